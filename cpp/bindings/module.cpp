@@ -1,0 +1,164 @@
+// proclink._core: the native channels. No policy here; see src/proclink/_core.pyi for the contract.
+#include <nanobind/nanobind.h>
+
+#include <memory>
+
+#include "channel_object.hpp"
+#include "doorbell.hpp"
+#include "lease.hpp"
+#include "segment.hpp"
+#include "shm_channel.hpp"
+#include "spin.hpp"
+#include "stream_channel.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace proclink::python {
+namespace {
+
+[[noreturn]] void raise(const SystemError& error) {
+  errno = error.code;
+  PyErr_SetFromErrnoWithFilename(PyExc_OSError, error.call);
+  throw nb::python_error();
+}
+
+// The memory and the descriptor that lets a peer map it.
+class SegmentObject {
+ public:
+  explicit SegmentObject(std::shared_ptr<Segment> segment) : segment_(std::move(segment)) {}
+  const std::shared_ptr<Segment>& segment() const { return segment_; }
+
+ private:
+  std::shared_ptr<Segment> segment_;
+};
+
+nb::tuple create_segment(std::uint64_t capacity) {
+  SystemError error;
+  Segment::Handle handle = -1;
+  std::shared_ptr<Segment> segment;
+  if (!Segment::valid_capacity(capacity)) throw nb::value_error("not a valid ring capacity");
+  {
+    const WithoutGil released;
+    segment = Segment::create(capacity, handle, error);
+  }
+  if (error) raise(error);
+  return nb::make_tuple(nb::cast(new SegmentObject(std::move(segment)), nb::rv_policy::take_ownership),
+                        handle);
+}
+
+SegmentObject attach_segment(Segment::Handle handle, std::uint64_t capacity) {
+  SystemError error;
+  std::shared_ptr<Segment> segment;
+  if (!Segment::valid_capacity(capacity)) throw nb::value_error("not a valid ring capacity");
+  {
+    const WithoutGil released;
+    segment = Segment::attach(handle, capacity, error);
+  }
+  if (error) raise(error);
+  return SegmentObject(std::move(segment));
+}
+
+Doorbell::Handle create_doorbell() {
+  SystemError error;
+  Doorbell doorbell = Doorbell::create(error);
+  if (error) raise(error);
+  return doorbell.release();
+}
+
+template <class Lease>
+int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  return nb::inst_ptr<Lease>(self)->get_buffer(self, view, flags);
+}
+
+template <class Lease>
+void release_buffer(PyObject* self, Py_buffer*) {
+  nb::inst_ptr<Lease>(self)->release_buffer();
+}
+
+template <class Lease>
+PyType_Slot buffer_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer<Lease>)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(release_buffer<Lease>)},
+    {0, nullptr},
+};
+
+template <class Object>
+void define_channel(nb::class_<Object>& type) {
+  type.def("send", &Object::send, "message"_a, "timeout"_a.none())
+      .def("send_many", &Object::send_many, "messages"_a, "timeout"_a.none())
+      .def("recv", &Object::recv, "timeout"_a.none())
+      .def("recv_many", &Object::recv_many, "most"_a, "timeout"_a.none())
+      .def("recv_into", &Object::recv_into, "target"_a, "timeout"_a.none())
+      .def("peer_alive", &Object::peer_alive)
+      .def("has_message", &Object::has_message)
+      .def("close", &Object::close)
+      .def("abandon", &Object::abandon)
+      .def_prop_ro("closed", &Object::is_closed)
+      .def_prop_ro("handle", &Object::handle)
+      .def_prop_ro("violation", &Object::violation)
+      .def_prop_ro("last_error", &Object::last_error);
+}
+
+}  // namespace
+}  // namespace proclink::python
+
+NB_MODULE(_core, m) {
+  using namespace proclink;
+  using namespace proclink::python;
+
+  const std::pair<const char*, Status> statuses[] = {
+      {"TIMED_OUT", Status::timed_out},     {"CLOSED", Status::closed},
+      {"PEER_CLOSED", Status::peer_closed}, {"PEER_LOST", Status::peer_lost},
+      {"TRUNCATED", Status::truncated},     {"CORRUPT", Status::corrupt},
+      {"TOO_LARGE", Status::too_large},     {"TOO_SMALL", Status::too_small},
+      {"HELD", Status::held},
+  };
+  for (const auto& [name, status] : statuses) m.attr(name) = static_cast<int>(status);
+
+  m.attr("SMALLEST_RING") = Segment::kSmallestRing;
+  m.attr("LARGEST_RING") = Segment::kLargestRing;
+
+  nb::class_<SegmentObject>(m, "Segment");
+  m.def("create_segment", &create_segment, "capacity"_a);
+  m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
+  m.def("create_doorbell", &create_doorbell);
+  m.def("measure_wake", [] {
+    const WithoutGil released;
+    return measure_wake();
+  });
+
+  nb::class_<ViewLease>(m, "ViewLease", nb::type_slots(buffer_slots<ViewLease>));
+  nb::class_<LoanLease>(m, "LoanLease", nb::type_slots(buffer_slots<LoanLease>))
+      .def("commit", &LoanLease::commit, "length"_a)
+      .def("discard", &LoanLease::discard);
+
+  using Stream = ChannelObject<StreamChannel>;
+  nb::class_<Stream> stream(m, "StreamChannel", nb::is_weak_referenceable());
+  stream.def(
+      "__init__",
+      [](Stream* self, int socket, std::uint64_t max_send, std::uint64_t max_receive,
+         Nanoseconds spin) {
+        new (self) Stream(socket, Limits{max_send, max_receive, spin}, signal_raised);
+      },
+      "socket"_a, "max_send"_a, "max_receive"_a, "spin"_a);
+  define_channel(stream);
+
+  nb::class_<ShmChannelObject> shm(m, "ShmChannel", nb::is_weak_referenceable());
+  shm.def(
+      "__init__",
+      [](ShmChannelObject* self, const SegmentObject& segment, bool creator, int own_data,
+         int own_space, int peer_data, int peer_space, int control, int process,
+         std::uint64_t max_send, std::uint64_t max_receive, Nanoseconds spin) {
+        new (self) ShmChannelObject(segment.segment(), creator,
+                                    Doorbells{Doorbell(own_data), Doorbell(own_space)},
+                                    Doorbells{Doorbell(peer_data), Doorbell(peer_space)},
+                                    PeerWatch(control, process),
+                                    Limits{max_send, max_receive, spin}, signal_raised);
+      },
+      "segment"_a, nb::kw_only(), "creator"_a, "own_data"_a, "own_space"_a, "peer_data"_a,
+      "peer_space"_a, "control"_a, "process"_a, "max_send"_a, "max_receive"_a, "spin"_a);
+  define_channel(shm);
+  shm.def("recv_view", &ShmChannelObject::recv_view, "timeout"_a.none())
+      .def("loan", &ShmChannelObject::loan, "size"_a, "timeout"_a.none());
+}

@@ -1,0 +1,57 @@
+// The bytes of any bytes-like object, in C order.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace proclink::python {
+
+class Payload {
+ public:
+  Payload() = default;
+  ~Payload() {
+    if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
+    Py_XDECREF(copy_);
+  }
+  Payload(const Payload&) = delete;
+  Payload& operator=(const Payload&) = delete;
+
+  // False with TypeError or BufferError set when `object` is not bytes-like.
+  bool read(PyObject* object) {
+    if (PyBytes_CheckExact(object)) [[likely]] {
+      data_ = PyBytes_AS_STRING(object);
+      length_ = static_cast<std::size_t>(PyBytes_GET_SIZE(object));
+      return true;
+    }
+    return read_buffer(object);
+  }
+
+  const void* data() const { return data_; }
+  std::size_t length() const { return length_; }
+
+ private:
+  bool read_buffer(PyObject* object) {
+    if (PyObject_GetBuffer(object, &buffer_, PyBUF_FULL_RO) != 0) {
+      buffer_.obj = nullptr;
+      return false;
+    }
+    length_ = static_cast<std::size_t>(buffer_.len);
+    if (PyBuffer_IsContiguous(&buffer_, 'C')) {
+      data_ = length_ > 0 ? buffer_.buf : "";
+      return true;
+    }
+    // A strided view: gathered once, as bytes(view) would.
+    copy_ = PyBytes_FromStringAndSize(nullptr, buffer_.len);
+    if (copy_ == nullptr ||
+        PyBuffer_ToContiguous(PyBytes_AS_STRING(copy_), &buffer_, buffer_.len, 'C') != 0)
+      return false;
+    data_ = PyBytes_AS_STRING(copy_);
+    return true;
+  }
+
+  Py_buffer buffer_{};
+  PyObject* copy_ = nullptr;
+  const void* data_ = nullptr;
+  std::size_t length_ = 0;
+};
+
+}  // namespace proclink::python

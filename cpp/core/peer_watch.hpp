@@ -1,0 +1,39 @@
+// Sleeping until a doorbell rings or the peer is gone.
+#pragma once
+
+#include <utility>
+
+#include "clock.hpp"
+#include "doorbell.hpp"
+
+namespace proclink {
+
+enum class Woken : unsigned char { doorbell, peer_gone, timed_out, signal };
+
+// Watches the peer of a shared-memory channel: the control socket ends when the peer's process
+// does, and the process handle tells it even where a forked child of the peer holds the socket.
+class PeerWatch {
+ public:
+  using Handle = int;
+  static constexpr Handle kNone = -1;
+
+  // Takes ownership. `process` may be kNone where the system cannot give one.
+  PeerWatch(Handle control, Handle process) : control_(control), process_(process) {}
+  PeerWatch(PeerWatch&& other) noexcept
+      : control_(std::exchange(other.control_, kNone)),
+        process_(std::exchange(other.process_, kNone)) {}
+  PeerWatch& operator=(PeerWatch&&) = delete;
+  ~PeerWatch() { close(); }
+
+  Woken sleep(const Doorbell& doorbell, Deadline deadline) const;
+  bool peer_gone() const;
+  void say_goodbye() const;  // ends the control socket for both sides
+  void close();
+  Handle control() const { return control_; }
+
+ private:
+  Handle control_;
+  Handle process_;
+};
+
+}  // namespace proclink

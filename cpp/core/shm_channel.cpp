@@ -1,0 +1,345 @@
+#include "shm_channel.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace proclink {
+
+ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells own,
+                       Doorbells peer, PeerWatch watch, const Limits& limits,
+                       Interrupted interrupted)
+    : segment_(std::move(segment)),
+      tx_(segment_->ring(creator ? 0 : 1)),
+      rx_(segment_->ring(creator ? 1 : 0), limits.max_receive),
+      limits_(limits),
+      longest_try_(std::min(limits.max_send, tx_.ring().longest_record())),
+      send_spin_(limits.spin),
+      receive_spin_(limits.spin),
+      own_(std::move(own)),
+      peer_(std::move(peer)),
+      watch_(std::move(watch)),
+      interrupted_(interrupted) {}
+
+// --- waiting ---------------------------------------------------------------------------------------
+
+// Spins, then sleeps, until ready(). The order of the steps is the whole protocol:
+//   raise the flag -> look again -> sleep on doorbell, control socket and process -> drain -> look.
+// There is no time slice in it: a lost wake would hang, and the tests would see it.
+template <class Ready>
+Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
+                        AdaptiveSpin& spin, Deadline deadline) {
+  if (deadline.is_immediate()) return is_closed() ? Status::closed : Status::timed_out;
+  const Nanoseconds budget = spin.budget();
+  if (budget > 0) {
+    if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), ready)) {
+      spin.ended_in_spin();
+      return Status::ok;
+    }
+    // A signal that came during the spin will not interrupt the sleep.
+    if (interrupted_ && interrupted_()) return Status::interrupted;
+  }
+  const Nanoseconds start = spin.enabled() ? now() : 0;
+  for (;;) {
+    // seq_cst, and again in ready(): partners are publish()/release() and take_down() of the peer.
+    state.store(kAsleep, std::memory_order_seq_cst);
+    if (ready()) break;
+    if (is_closed()) return Status::closed;  // close() sets the flag for good
+    const Woken woken = watch_.sleep(doorbell, deadline);
+    if (woken == Woken::doorbell) {
+      doorbell.drain();
+      if (spin.enabled() && !is_closed()) spin.ended_in_sleep(now() - start);
+      continue;
+    }
+    if (woken == Woken::signal) {
+      if (interrupted_ && interrupted_()) {
+        state.store(kAwake, std::memory_order_seq_cst);
+        return Status::interrupted;
+      }
+      continue;
+    }
+    // Whatever the peer published before it went is there to be seen now.
+    const bool more = ready();
+    state.store(kAwake, std::memory_order_seq_cst);
+    if (more) return Status::ok;
+    if (is_closed()) return Status::closed;
+    return woken == Woken::timed_out ? Status::timed_out : Status::peer_lost;
+  }
+  // A peer that took the flag down meanwhile has rung or will ring: the next sleep then ends at
+  // once and looks again, which is harmless.
+  state.store(kAwake, std::memory_order_seq_cst);
+  return Status::ok;
+}
+
+Status ShmChannel::ended(bool clean) const {
+  if (message_begun_) return Status::truncated;
+  return clean ? Status::peer_closed : Status::peer_lost;
+}
+
+Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
+  const auto ready = [&] { return tx_.has_room(bytes) || tx_.corrupt(); };
+  if (!ready()) {
+    const Status status =
+        wait(ready, tx_.ring().words->producer_state, own_.space, send_spin_, deadline);
+    if (status == Status::peer_lost)
+      return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
+    if (status != Status::ok) return status;
+  }
+  return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::ok;
+}
+
+Status ShmChannel::wait_for_more(Deadline deadline) {
+  const auto ready = [&] { return rx_.refresh() || rx_.corrupt(); };
+  if (!ready()) {
+    const Status status =
+        wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_, deadline);
+    if (status == Status::peer_lost) return ended(rx_.peer_is_closed());
+    if (status != Status::ok) return status;
+  }
+  return rx_.corrupt() ? corrupt(rx_.violation()) : Status::ok;
+}
+
+// --- sending ---------------------------------------------------------------------------------------
+
+Status ShmChannel::after_publish(PeerWas peer) {
+  if (peer == PeerWas::closed) return Status::peer_closed;
+  if (peer == PeerWas::asleep) peer_.data.ring();
+  // A peer killed in its sleep would take messages for ever. So whoever rings looks, and whoever
+  // writes on and on without seeing the peer move looks from time to time.
+  const std::uint64_t unread = tx_.unread();
+  const bool moved = unread >= liveness_mark_ && (tx_.room(), tx_.unread() < unread);
+  if (tx_.corrupt()) return corrupt("the peer's position is outside the ring");
+  liveness_mark_ = tx_.unread() + kLivenessStep;
+  if (moved || !watch_.peer_gone()) return Status::ok;
+  return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
+}
+
+Status ShmChannel::write_in_steps(const std::byte* message, std::size_t length,
+                                  std::uint64_t bytes) {
+  std::byte* const payload = tx_.payload();
+  std::size_t done = 0;
+  std::uint64_t advanced = 0;
+  Status status = Status::ok;
+  while (done < length && status == Status::ok) {
+    // The first step is shorter by the header, so that every position stays on a line.
+    const std::size_t step = std::min(length - done, kPublishStep - (done == 0 ? kRecordHeader : 0));
+    std::memcpy(payload + done, message + done, step);
+    done += step;
+    const std::uint64_t position = done == length ? bytes : kRecordHeader + done;
+    tx_.advance(position - advanced);
+    advanced = position;
+    status = publish();
+  }
+  return status;
+}
+
+Status ShmChannel::send(const void* message, std::size_t length, Deadline deadline) {
+  if (is_closed()) return Status::closed;
+  if (length > limits_.max_send) return Status::too_large;
+  Status status = settle(deadline);
+  if (status != Status::ok) return status;
+  if (length > tx_.ring().longest_record())
+    return stream(static_cast<const std::byte*>(message), length, deadline);
+  const std::uint64_t bytes = round_to_line(kRecordHeader + length);
+  status = wait_for_room(bytes, deadline);
+  return status == Status::ok ? write_record(message, length, bytes) : status;
+}
+
+Status ShmChannel::stream(const std::byte* message, std::size_t length, Deadline deadline) {
+  const std::uint64_t total = round_to_line(kRecordHeader + length);
+  std::uint64_t flowed = 0;  // of total; a multiple of the line
+  while (flowed < total) {
+    Status status = wait_for_room(kLine, deadline);
+    if (status == Status::ok) {
+      const std::uint64_t step = std::min({tx_.room() & ~std::uint64_t{kLine - 1},
+                                           total - flowed, std::uint64_t{4 * kPublishStep}});
+      std::uint64_t skip = 0;
+      if (flowed == 0) {
+        tx_.begin(RecordKind::stream, length);
+        skip = kRecordHeader;
+      }
+      const std::uint64_t from = flowed + skip - kRecordHeader;
+      const std::uint64_t count = std::min(step - skip, length - std::min<std::uint64_t>(length, from));
+      std::memcpy(tx_.at_offset(skip), message + from, static_cast<std::size_t>(count));
+      tx_.advance(step);
+      flowed += step;
+      status = publish();
+    }
+    if (status != Status::ok) {
+      if (flowed > 0) {
+        unsent_ = total - flowed;
+        mark_owed_ = true;
+      }
+      return status;
+    }
+  }
+  const Status status = wait_for_room(kLine, deadline);
+  if (status != Status::ok) {
+    mark_owed_ = true;
+    return status;
+  }
+  tx_.begin(RecordKind::commit, 0);
+  tx_.advance(kLine);
+  return publish();
+}
+
+// Lets the rest of a stream that was given up pass, and marks it as aborted.
+Status ShmChannel::settle(Deadline deadline) {
+  while (mark_owed_) {
+    Status status = wait_for_room(kLine, deadline);
+    if (status != Status::ok) return status;
+    if (unsent_ > 0) {
+      const std::uint64_t step = std::min(tx_.room() & ~std::uint64_t{kLine - 1}, unsent_);
+      tx_.advance(step);
+      unsent_ -= step;
+    } else {
+      tx_.begin(RecordKind::abort, 0);
+      tx_.advance(kLine);
+      mark_owed_ = false;
+    }
+    status = publish();
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+Status ShmChannel::put(const void* message, std::size_t length) {
+  if (length > limits_.max_send) return Status::too_large;
+  const std::uint64_t bytes = round_to_line(kRecordHeader + length);
+  if (length > kPublishStep || mark_owed_ || !tx_.has_room(bytes))
+    return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::timed_out;
+  tx_.begin(RecordKind::data, length);
+  std::memcpy(tx_.payload(), message, length);
+  tx_.advance(bytes);
+  // The consumer need not wait for the end of a long batch.
+  return (tx_.position() & (kPublishStep - 1)) < bytes ? publish() : Status::ok;
+}
+
+Status ShmChannel::flush(Deadline) { return publish(); }
+
+Status ShmChannel::loan(std::size_t length, Deadline deadline, std::byte*& room) {
+  if (is_closed()) return Status::closed;
+  if (length > limits_.max_send) return Status::too_large;
+  Status status = settle(deadline);
+  if (status == Status::ok)
+    status = wait_for_room(round_to_line(kRecordHeader + length), deadline);
+  if (status == Status::ok) room = tx_.payload();
+  return status;
+}
+
+Status ShmChannel::commit_loan(std::size_t length) {
+  tx_.begin(RecordKind::data, length);
+  tx_.advance(round_to_line(kRecordHeader + length));
+  return publish();
+}
+
+// --- receiving -------------------------------------------------------------------------------------
+
+Status ShmChannel::begin_message() {
+  if (rx_.available() == 0 && !rx_.refresh()) [[unlikely]] {
+    if (rx_.corrupt()) return corrupt(rx_.violation());
+    return is_closed() ? Status::closed : Status::timed_out;
+  }
+  if (!rx_.header(message_)) return corrupt(rx_.violation());
+  if (message_.kind == RecordKind::commit || message_.kind == RecordKind::abort) {
+    rx_.fail("a mark without a stream before it");
+    return corrupt(rx_.violation());
+  }
+  message_begun_ = true;
+  copied_ = 0;
+  return Status::ok;
+}
+
+Status ShmChannel::wait_message(Deadline deadline) {
+  for (;;) {
+    Status status = poll_message();
+    if (status != Status::timed_out) return status;
+    status = wait_for_more(deadline);
+    if (status != Status::ok) return status;
+  }
+}
+
+Status ShmChannel::complete_message(Deadline deadline) {
+  while (!message_complete()) {
+    const Status status = wait_for_more(deadline);
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+Status ShmChannel::read_message(std::byte* destination, Deadline deadline, bool& restart) {
+  restart = false;
+  const bool streamed = message_.kind == RecordKind::stream;
+  const std::uint64_t length = message_.length;
+  while (copied_ < length) {
+    // Where the next byte lies, counted from the consumer's position: that stays at the start of a
+    // record until all of it is copied, and moves through a stream as its room is given back.
+    const std::uint64_t offset =
+        streamed && copied_ > 0 ? (kRecordHeader + copied_) & (kLine - 1) : kRecordHeader + copied_;
+    if (rx_.available() <= offset) {
+      const Status status = wait_for_more(deadline);
+      if (status != Status::ok) return status;
+      continue;
+    }
+    const std::uint64_t count = std::min(
+        {rx_.available() - offset, length - copied_, std::uint64_t{4 * kPublishStep}});
+    std::memcpy(destination + copied_, rx_.at_offset(offset), static_cast<std::size_t>(count));
+    copied_ += count;
+    if (streamed) {
+      const std::uint64_t passed =
+          copied_ == length ? round_to_line(offset + count) : (offset + count) & ~std::uint64_t{kLine - 1};
+      if (passed > 0) give_back(passed);
+    }
+  }
+  if (streamed) return read_mark(deadline, restart);
+  // Positions lie on lines, so the last byte did not come without the padding behind it.
+  message_begun_ = false;
+  give_back(round_to_line(kRecordHeader + length));
+  return Status::ok;
+}
+
+Status ShmChannel::read_mark(Deadline deadline, bool& restart) {
+  while (rx_.available() == 0) {
+    const Status status = wait_for_more(deadline);
+    if (status != Status::ok) return status;
+  }
+  Record mark;
+  if (!rx_.header(mark)) return corrupt(rx_.violation());
+  if (mark.kind != RecordKind::commit && mark.kind != RecordKind::abort) {
+    rx_.fail("a stream without a mark behind it");
+    return corrupt(rx_.violation());
+  }
+  message_begun_ = false;
+  restart = mark.kind == RecordKind::abort;
+  give_back(kLine);
+  return Status::ok;
+}
+
+// --- both ------------------------------------------------------------------------------------------
+
+bool ShmChannel::peer_alive() const { return !is_closed() && !watch_.peer_gone(); }
+
+void ShmChannel::close() {
+  if (closed_.exchange(true, std::memory_order_seq_cst)) return;
+  own_.data.ring();
+  own_.space.ring();
+  sending.take_to_close();
+  receiving.take_to_close();
+  // Before the control socket ends: a peer that sees its end then also sees that it was meant.
+  tx_.ring().words->producer_state.store(kClosed, std::memory_order_seq_cst);
+  rx_.ring().words->consumer_state.store(kClosed, std::memory_order_seq_cst);
+  watch_.say_goodbye();
+  abandon();
+  receiving.give();
+  sending.give();
+}
+
+void ShmChannel::abandon() {
+  closed_.store(true, std::memory_order_release);
+  watch_.close();
+  for (Doorbells* bells : {&own_, &peer_}) {
+    bells->data.close();
+    bells->space.close();
+  }
+}
+
+}  // namespace proclink

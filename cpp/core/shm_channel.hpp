@@ -1,0 +1,169 @@
+// A channel through shared memory: one ring and two doorbells a direction.
+//
+// A method takes part of one direction only; the caller holds `sending` or `receiving` around it.
+// No method blocks unless it takes a Deadline.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "direction_lock.hpp"
+#include "doorbell.hpp"
+#include "limits.hpp"
+#include "peer_watch.hpp"
+#include "ring.hpp"
+#include "segment.hpp"
+#include "spin.hpp"
+#include "status.hpp"
+
+namespace proclink {
+
+// Two doorbells an end and not one: a thread that waits for data and one that waits for space may
+// sleep at the same time, and whichever drained a common bell would swallow the other's wake.
+struct Doorbells {
+  Doorbell data;   // rung when there is something to receive
+  Doorbell space;  // rung when there is room to send
+};
+
+class ShmChannel {
+ public:
+  static constexpr bool kInPlace = true;
+
+  ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells own, Doorbells peer,
+             PeerWatch watch, const Limits& limits, Interrupted interrupted);
+
+  DirectionLock sending;
+  DirectionLock receiving;
+
+  // --- sending -----------------------------------------------------------------------------------
+
+  // Sends if there is room now; timed_out if not, or if the message has to be streamed.
+  Status try_send(const void* message, std::size_t length) {
+    const std::uint64_t bytes = round_to_line(kRecordHeader + length);
+    if (length > longest_try_ || mark_owed_) [[unlikely]]
+      return length > limits_.max_send ? Status::too_large : Status::timed_out;
+    if (!tx_.has_room(bytes)) [[unlikely]]
+      return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::timed_out;
+    return write_record(message, length, bytes);
+  }
+
+  // Sends, waiting for room. After anything but ok, nothing of the message will be delivered.
+  Status send(const void* message, std::size_t length, Deadline deadline);
+
+  // Writes without publishing, for a batch. timed_out when it does not fit now.
+  Status put(const void* message, std::size_t length);
+  // Publishes what was put. Never waits.
+  Status flush(Deadline deadline);
+  std::size_t unflushed() const { return 0; }
+
+  // Room for a message that is written in place; `timed_out` and `too_large` as for send().
+  // The message must fit one record (longest_loan()).
+  Status loan(std::size_t length, Deadline deadline, std::byte*& room);
+  Status commit_loan(std::size_t length);
+  std::uint64_t longest_loan() const { return tx_.ring().longest_record(); }
+
+  // --- receiving ---------------------------------------------------------------------------------
+
+  // ok when the next message has begun to arrive; timed_out when there is none.
+  Status poll_message() {
+    if (message_begun_) return Status::ok;
+    return begin_message();
+  }
+  Status wait_message(Deadline deadline);
+
+  std::uint64_t message_length() const { return message_.length; }
+  // True when the whole message lies in one piece at message_data().
+  bool message_complete() const {
+    return message_.kind == RecordKind::data && copied_ == 0 &&
+           rx_.available() >= round_to_line(kRecordHeader + message_.length);
+  }
+  const std::byte* message_data() const { return rx_.payload(); }
+  // Ends a complete message and gives its room back.
+  void consume() {
+    message_begun_ = false;
+    give_back(round_to_line(kRecordHeader + message_.length));
+  }
+  // Copies the message to `destination`, which must stay the same until this is ok or anything but
+  // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
+  Status read_message(std::byte* destination, Deadline deadline, bool& restart);
+  std::uint64_t copied() const { return copied_; }
+  // Waits until message_complete(); only for a message of one record.
+  Status complete_message(Deadline deadline);
+  bool fits_in_place() const { return message_.kind == RecordKind::data && copied_ == 0; }
+
+  // --- both --------------------------------------------------------------------------------------
+
+  bool peer_alive() const;
+  // Wakes every waiter, says goodbye, lets go of every handle. Views keep the memory alive.
+  void close();
+  // For a forked child: lets go of the handles without a word to the peer.
+  void abandon();
+  bool is_closed() const { return closed_.load(std::memory_order_acquire); }
+  int handle() const { return watch_.control(); }
+  const char* violation() const { return violation_; }
+  int last_error() const { return 0; }
+  std::shared_ptr<Segment> memory() const { return segment_; }
+
+ private:
+  static constexpr std::uint64_t kLivenessStep = 4096;
+
+  Status write_record(const void* message, std::size_t length, std::uint64_t bytes) {
+    tx_.begin(RecordKind::data, length);
+    if (length <= kPublishStep) [[likely]] {
+      std::memcpy(tx_.payload(), message, length);
+      tx_.advance(bytes);
+      return publish();
+    }
+    return write_in_steps(static_cast<const std::byte*>(message), length, bytes);
+  }
+
+  Status publish() {
+    const PeerWas peer = tx_.publish();
+    if (peer == PeerWas::awake && tx_.unread() < liveness_mark_) [[likely]]
+      return Status::ok;
+    return after_publish(peer);
+  }
+
+  Status after_publish(PeerWas peer);
+  Status write_in_steps(const std::byte* message, std::size_t length, std::uint64_t bytes);
+  Status stream(const std::byte* message, std::size_t length, Deadline deadline);
+  Status settle(Deadline deadline);
+  Status begin_message();
+  Status read_mark(Deadline deadline, bool& restart);
+  void give_back(std::uint64_t bytes) {
+    if (rx_.release(bytes) == PeerWas::asleep) [[unlikely]]
+      peer_.space.ring();
+  }
+  Status wait_for_room(std::uint64_t bytes, Deadline deadline);
+  Status wait_for_more(Deadline deadline);
+  template <class Ready>
+  Status wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
+              AdaptiveSpin& spin, Deadline deadline);
+  Status ended(bool clean) const;
+  Status corrupt(const char* violation) {
+    violation_ = violation;
+    return Status::corrupt;
+  }
+
+  std::shared_ptr<Segment> segment_;
+  RingProducer tx_;
+  RingConsumer rx_;
+  const Limits limits_;
+  const std::uint64_t longest_try_;  // the longest message that fits one record and the limit
+  std::uint64_t liveness_mark_ = kLivenessStep;
+  std::uint64_t unsent_ = 0;  // bytes of a given-up stream still to pass through the ring
+  bool mark_owed_ = false;    // and its abort mark
+  Record message_;            // the message being received
+  bool message_begun_ = false;
+  std::uint64_t copied_ = 0;  // payload bytes of it already copied out
+  AdaptiveSpin send_spin_;
+  AdaptiveSpin receive_spin_;
+  Doorbells own_;
+  Doorbells peer_;
+  PeerWatch watch_;
+  Interrupted interrupted_;
+  const char* violation_ = "";
+  std::atomic<bool> closed_{false};
+};
+
+}  // namespace proclink

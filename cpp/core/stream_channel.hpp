@@ -1,0 +1,139 @@
+// Messages over a byte stream (a Unix or TCP socket).
+//
+// A frame is 8 bytes header (kind << 56 | payload length, little-endian), the payload, and one
+// commit byte: 1 when the message counts. A sender that has to give up halfway, because its
+// deadline passed or a signal came, later fills the rest of the frame with zeros; the receiver
+// reads a commit byte of 0 and drops it. So a send that did not succeed delivers nothing, and the
+// link goes on (docs/decisions/0003).
+//
+// A method takes part of one direction only; the caller holds `sending` or `receiving` around it.
+// No method blocks unless it takes a Deadline.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "direction_lock.hpp"
+#include "limits.hpp"
+#include "spin.hpp"
+#include "status.hpp"
+
+namespace proclink {
+
+class StreamChannel {
+ public:
+  static constexpr bool kInPlace = false;
+  // A payload up to this length is copied behind its header and sent in one piece; above, the
+  // kernel gathers it from where it lies.
+  static constexpr std::size_t kCopied = 4 * 1024;
+
+  // Takes ownership of a connected socket in blocking mode.
+  StreamChannel(int socket, const Limits& limits, Interrupted interrupted);
+  ~StreamChannel();
+  StreamChannel(const StreamChannel&) = delete;
+  StreamChannel& operator=(const StreamChannel&) = delete;
+
+  DirectionLock sending;
+  DirectionLock receiving;
+
+  // --- sending -----------------------------------------------------------------------------------
+
+  // Sends if the socket takes the whole frame at once. After timed_out the caller goes on with
+  // send() and the same message, which may lie partly in the socket.
+  Status try_send(const void* message, std::size_t length);
+  // Sends, waiting for the socket. After anything but ok, nothing of the message will be delivered.
+  Status send(const void* message, std::size_t length, Deadline deadline);
+
+  // Adds a frame to the batch; timed_out when it does not fit.
+  Status put(const void* message, std::size_t length);
+  // Sends the batch. After anything but ok, the last unflushed() messages will not be delivered.
+  Status flush(Deadline deadline);
+  std::size_t unflushed() const { return frame_ends_.size(); }
+
+  // --- receiving ---------------------------------------------------------------------------------
+
+  // ok when the next message has begun to arrive; timed_out when none is at hand.
+  Status poll_message() { return message_begun_ ? Status::ok : begin_message(); }
+  Status wait_message(Deadline deadline);
+
+  std::uint64_t message_length() const { return length_; }
+  // True when the whole message lies in one piece at message_data().
+  bool message_complete() const { return complete_; }
+  const std::byte* message_data() const { return buffer_.get() + start_; }
+  // Ends a complete message.
+  void consume() {
+    message_begun_ = complete_ = false;
+    start_ += static_cast<std::size_t>(length_) + kCommitByte;
+  }
+  // Copies the message to `destination`, which must stay the same until this is ok or anything but
+  // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
+  Status read_message(std::byte* destination, Deadline deadline, bool& restart);
+  std::uint64_t copied() const { return copied_; }
+
+  // --- both --------------------------------------------------------------------------------------
+
+  bool peer_alive() const;
+  // Wakes every waiter, says goodbye, closes the socket.
+  void close();
+  // For a forked child: closes its copy of the socket without a word to the peer.
+  void abandon();
+  bool is_closed() const { return closed_.load(std::memory_order_acquire); }
+  int handle() const { return socket_; }
+  const char* violation() const { return violation_; }
+  int last_error() const { return last_error_; }
+
+ private:
+  enum class FrameKind : std::uint8_t { data = 1, goodbye = 2 };
+  static constexpr std::size_t kFrameHeader = 8;
+  static constexpr std::size_t kCommitByte = 1;
+  static constexpr std::size_t kBuffer = 64 * 1024;
+  // At least this much of a payload missing: it is received straight into its destination.
+  static constexpr std::size_t kDirect = 16 * 1024;
+
+  std::size_t make_frame(std::byte* where, FrameKind kind, const void* payload, std::size_t length);
+  Status begin_message();
+  Status parse();
+  Status receive(std::byte* direct, std::size_t length, Deadline deadline, std::size_t& direct_count);
+  long receive_now(std::byte* direct, std::size_t length, bool block);
+  Status wait_to_send(Deadline deadline);
+  Status settle(Deadline deadline);
+  Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
+  Status send_failed(int error);
+  Status ended(int error);
+  Status corrupt(const char* violation) {
+    violation_ = violation;
+    return Status::corrupt;
+  }
+
+  int socket_;
+  const Limits limits_;
+  Interrupted interrupted_;
+
+  // sending
+  std::unique_ptr<std::byte[]> scratch_;  // one small frame, or a batch
+  std::size_t batched_ = 0;               // bytes of the batch
+  std::vector<std::size_t> frame_ends_;   // where each frame of the batch ends
+  std::size_t begun_ = 0;                 // bytes of the current frame already in the socket
+  std::uint64_t unsent_ = 0;              // zeros owed to a frame that was given up
+  AdaptiveSpin send_spin_;
+
+  // receiving
+  std::unique_ptr<std::byte[]> buffer_;
+  std::size_t start_ = 0;  // received and not yet consumed: [start_, end_)
+  std::size_t end_ = 0;
+  std::uint64_t length_ = 0;
+  std::uint64_t copied_ = 0;
+  bool message_begun_ = false;
+  bool complete_ = false;
+  bool goodbye_ = false;
+  AdaptiveSpin receive_spin_;
+
+  const char* violation_ = "";
+  int last_error_ = 0;
+  std::atomic<bool> closed_{false};
+};
+
+}  // namespace proclink

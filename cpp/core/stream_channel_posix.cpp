@@ -1,0 +1,415 @@
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "poll_posix.hpp"
+#include "stream_channel.hpp"
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0  // macOS: SO_NOSIGPIPE is set on the socket
+#endif
+
+namespace proclink {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "frame headers are little-endian");
+
+constexpr std::uint64_t kLengthMask = (std::uint64_t{1} << 56) - 1;
+constexpr std::byte kCommit{1};
+constexpr std::byte kAbort{0};
+
+constexpr long kWouldBlock = -1;
+constexpr long kInterrupted = -2;
+constexpr long kFailed = -3;
+
+}  // namespace
+
+StreamChannel::StreamChannel(int socket, const Limits& limits, Interrupted interrupted)
+    : socket_(socket),
+      limits_(limits),
+      interrupted_(interrupted),
+      scratch_(new std::byte[kBuffer]),
+      send_spin_(limits.spin),
+      buffer_(new std::byte[kBuffer]),
+      receive_spin_(limits.spin) {
+#ifdef SO_NOSIGPIPE
+  const int on = 1;
+  ::setsockopt(socket_, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
+
+StreamChannel::~StreamChannel() { abandon(); }
+
+// --- sending ---------------------------------------------------------------------------------------
+
+std::size_t StreamChannel::make_frame(std::byte* where, FrameKind kind, const void* payload,
+                                      std::size_t length) {
+  const std::uint64_t header = (std::uint64_t{static_cast<std::uint8_t>(kind)} << 56) | length;
+  std::memcpy(where, &header, kFrameHeader);
+  if (length > 0) std::memcpy(where + kFrameHeader, payload, length);
+  where[kFrameHeader + length] = kCommit;
+  return kFrameHeader + length + kCommitByte;
+}
+
+Status StreamChannel::send_failed(int error) {
+  if (is_closed()) return Status::closed;
+  last_error_ = error;
+  return goodbye_ ? Status::peer_closed : Status::peer_lost;
+}
+
+Status StreamChannel::try_send(const void* message, std::size_t length) {
+  if (length > limits_.max_send) return Status::too_large;
+  if (length > kCopied || unsent_ > 0) return Status::timed_out;
+  const std::size_t bytes = make_frame(scratch_.get(), FrameKind::data, message, length);
+  const ssize_t sent = ::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent == static_cast<ssize_t>(bytes)) [[likely]]
+    return Status::ok;
+  if (sent >= 0) {
+    begun_ = static_cast<std::size_t>(sent);
+    return Status::timed_out;
+  }
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return Status::timed_out;
+  return send_failed(errno);
+}
+
+Status StreamChannel::wait_to_send(Deadline deadline) {
+  if (is_closed()) return Status::closed;
+  if (deadline.passed()) return Status::timed_out;
+  pollfd watched{socket_, POLLOUT, 0};
+  const auto writable = [&] { return ::poll(&watched, 1, 0) > 0; };
+  const Nanoseconds budget = send_spin_.budget();
+  if (budget > 0) {
+    if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), writable)) {
+      send_spin_.ended_in_spin();
+      return Status::ok;
+    }
+    if (interrupted_ && interrupted_()) return Status::interrupted;
+  }
+  const Nanoseconds start = now();
+  const int ready = ::poll(&watched, 1, poll_timeout(deadline));
+  if (ready < 0) return interrupted_ && interrupted_() ? Status::interrupted : Status::ok;
+  if (ready == 0) return Status::timed_out;
+  send_spin_.ended_in_sleep(now() - start);
+  return Status::ok;  // an error or a hang-up shows in the next send
+}
+
+Status StreamChannel::send(const void* message, std::size_t length, Deadline deadline) {
+  if (is_closed()) return Status::closed;
+  if (length > limits_.max_send) return Status::too_large;
+  if (begun_ == 0) {
+    const Status status = settle(deadline);
+    if (status != Status::ok) return status;
+  }
+  std::uint64_t header = (std::uint64_t{static_cast<std::uint8_t>(FrameKind::data)} << 56) | length;
+  std::byte commit = kCommit;
+  const std::size_t total = kFrameHeader + length + kCommitByte;
+  std::size_t sent = std::exchange(begun_, 0);
+  for (;;) {
+    iovec parts[3] = {{&header, kFrameHeader},
+                      {const_cast<void*>(message), length},
+                      {&commit, kCommitByte}};
+    std::size_t skip = sent;
+    for (iovec& part : parts) {
+      const std::size_t step = std::min(skip, part.iov_len);
+      part.iov_base = static_cast<std::byte*>(part.iov_base) + step;
+      part.iov_len -= step;
+      skip -= step;
+    }
+    msghdr frame{};
+    frame.msg_iov = parts;
+    frame.msg_iovlen = 3;
+    const ssize_t count = ::sendmsg(socket_, &frame, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count >= 0) {
+      sent += static_cast<std::size_t>(count);
+      if (sent == total) return Status::ok;
+    }
+    Status status = Status::ok;
+    if (count >= 0 || errno == EAGAIN || errno == EWOULDBLOCK) {
+      status = wait_to_send(deadline);
+    } else if (errno == EINTR) {
+      if (interrupted_ && interrupted_()) status = Status::interrupted;
+    } else {
+      return send_failed(errno);
+    }
+    if (status != Status::ok) {
+      if (sent > 0) unsent_ = total - sent;
+      return status;
+    }
+  }
+}
+
+// Writes bytes until all are in the socket.
+Status StreamChannel::write(const std::byte* bytes, std::size_t length, Deadline deadline,
+                            std::size_t& sent) {
+  while (sent < length) {
+    const ssize_t count =
+        ::send(socket_, bytes + sent, length - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    Status status = Status::ok;
+    if (count > 0) {
+      sent += static_cast<std::size_t>(count);
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      status = wait_to_send(deadline);
+    } else if (errno == EINTR) {
+      if (interrupted_ && interrupted_()) status = Status::interrupted;
+    } else {
+      return send_failed(errno);
+    }
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+// Fills up a frame that was given up: zeros, of which the last is the commit byte.
+Status StreamChannel::settle(Deadline deadline) {
+  static constexpr std::byte kZeros[4096] = {};
+  static_assert(kAbort == std::byte{0});
+  while (unsent_ > 0) {
+    std::size_t sent = 0;
+    const Status status = write(
+        kZeros, static_cast<std::size_t>(std::min<std::uint64_t>(unsent_, sizeof kZeros)), deadline,
+        sent);
+    unsent_ -= sent;
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+Status StreamChannel::put(const void* message, std::size_t length) {
+  if (batched_ == 0) frame_ends_.clear();
+  if (length > limits_.max_send) return Status::too_large;
+  if (length > kCopied || batched_ + kFrameHeader + length + kCommitByte > kBuffer)
+    return Status::timed_out;
+  batched_ += make_frame(scratch_.get() + batched_, FrameKind::data, message, length);
+  frame_ends_.push_back(batched_);
+  return Status::ok;
+}
+
+Status StreamChannel::flush(Deadline deadline) {
+  Status status = is_closed() ? Status::closed : settle(deadline);
+  std::size_t sent = 0;
+  if (status == Status::ok) status = write(scratch_.get(), batched_, deadline, sent);
+  const auto first_unsent = std::upper_bound(frame_ends_.begin(), frame_ends_.end(), sent);
+  if (first_unsent != frame_ends_.end()) {
+    const std::size_t frame_start =
+        first_unsent == frame_ends_.begin() ? 0 : *std::prev(first_unsent);
+    if (sent > frame_start) unsent_ = *first_unsent - sent;
+  }
+  frame_ends_.erase(frame_ends_.begin(), first_unsent);
+  batched_ = 0;
+  return status;
+}
+
+// --- receiving -------------------------------------------------------------------------------------
+
+Status StreamChannel::ended(int error) {
+  if (is_closed()) return Status::closed;
+  last_error_ = error;
+  if (message_begun_ || start_ != end_) return Status::truncated;
+  return goodbye_ ? Status::peer_closed : Status::peer_lost;
+}
+
+// Finds the next message in the buffer; timed_out when it takes more bytes to tell.
+Status StreamChannel::parse() {
+  while (end_ - start_ >= kFrameHeader) {
+    std::uint64_t header;
+    std::memcpy(&header, buffer_.get() + start_, kFrameHeader);
+    const auto kind = static_cast<FrameKind>(header >> 56);
+    const std::uint64_t length = header & kLengthMask;
+    const std::size_t behind = end_ - start_ - kFrameHeader;
+    if (goodbye_) return corrupt("a frame behind the goodbye");
+    if (kind == FrameKind::goodbye) {
+      if (length != 0) return corrupt("a goodbye carries a payload");
+      if (behind < kCommitByte) return Status::timed_out;
+      start_ += kFrameHeader + kCommitByte;
+      goodbye_ = true;
+      continue;
+    }
+    if (kind != FrameKind::data) return corrupt("a frame is of an unknown kind");
+    if (length > limits_.max_receive) return corrupt("a frame is longer than agreed");
+    if (behind > length) {
+      const std::byte mark = buffer_[start_ + kFrameHeader + static_cast<std::size_t>(length)];
+      if (mark == kAbort) {
+        start_ += kFrameHeader + static_cast<std::size_t>(length) + kCommitByte;
+        continue;
+      }
+      if (mark != kCommit) return corrupt("a frame ends without a commit byte");
+      complete_ = true;
+    }
+    start_ += kFrameHeader;
+    length_ = length;
+    copied_ = 0;
+    message_begun_ = true;
+    return Status::ok;
+  }
+  return Status::timed_out;
+}
+
+Status StreamChannel::begin_message() {
+  const Status status = parse();
+  // Without a spin the wait goes straight into one blocking call, as a bare socket loop would.
+  if (status != Status::timed_out || !receive_spin_.enabled()) return status;
+  const long count = receive_now(nullptr, 0, false);
+  if (count > 0) return parse();
+  return count == kWouldBlock || count == kInterrupted ? Status::timed_out : ended(last_error_);
+}
+
+// One system call: into `direct` first, if there is one, and the rest into the buffer.
+// The count, 0 at the end, or one of the constants above.
+long StreamChannel::receive_now(std::byte* direct, std::size_t length, bool block) {
+  if (start_ == end_) {
+    start_ = end_ = 0;
+  } else if (start_ > 0) {
+    std::memmove(buffer_.get(), buffer_.get() + start_, end_ - start_);
+    end_ -= std::exchange(start_, 0);
+  }
+  const int flags = block ? 0 : MSG_DONTWAIT;
+  ssize_t count;
+  if (direct == nullptr) {
+    count = ::recv(socket_, buffer_.get() + end_, kBuffer - end_, flags);
+  } else {
+    iovec parts[2] = {{direct, length}, {buffer_.get() + end_, kBuffer - end_}};
+    msghdr frame{};
+    frame.msg_iov = parts;
+    frame.msg_iovlen = 2;
+    count = ::recvmsg(socket_, &frame, flags);
+  }
+  if (count > 0) {
+    const auto received = static_cast<std::size_t>(count);
+    if (received > length) end_ += received - length;
+    return count;
+  }
+  if (count == 0) return 0;
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return kWouldBlock;
+  if (errno == EINTR) return kInterrupted;
+  last_error_ = errno;
+  return kFailed;
+}
+
+// Receives at least a byte. `direct_count`: how many of them went to `direct`.
+Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline deadline,
+                              std::size_t& direct_count) {
+  long count = kWouldBlock;
+  const auto arrived = [&] {
+    count = receive_now(direct, length, false);
+    return count != kWouldBlock;
+  };
+  bool slept = false;
+  Nanoseconds start = 0;
+  if (receive_spin_.enabled() || deadline.is_immediate()) {
+    const Nanoseconds budget = receive_spin_.budget();
+    if (!arrived() && budget > 0 && !deadline.is_immediate()) {
+      if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), arrived)) {
+        receive_spin_.ended_in_spin();
+      } else if (interrupted_ && interrupted_()) {
+        return Status::interrupted;
+      }
+    }
+    start = now();
+  }
+  while (count == kWouldBlock || count == kInterrupted) {
+    if (is_closed()) return Status::closed;
+    if (count == kInterrupted && interrupted_ && interrupted_()) return Status::interrupted;
+    if (deadline.passed()) return Status::timed_out;
+    slept = true;
+    if (deadline.is_never()) {
+      count = receive_now(direct, length, true);
+    } else {
+      pollfd watched{socket_, POLLIN, 0};
+      const int ready = ::poll(&watched, 1, poll_timeout(deadline));
+      count = ready < 0 ? kInterrupted : receive_now(direct, length, false);
+    }
+  }
+  if (slept && receive_spin_.enabled()) receive_spin_.ended_in_sleep(now() - start);
+  if (count <= 0) return ended(count == 0 ? 0 : last_error_);
+  direct_count = std::min(static_cast<std::size_t>(count), length);
+  return Status::ok;
+}
+
+Status StreamChannel::wait_message(Deadline deadline) {
+  for (;;) {
+    if (message_begun_) return Status::ok;
+    Status status = parse();
+    if (status != Status::timed_out) return status;
+    std::size_t none = 0;
+    status = receive(nullptr, 0, deadline, none);
+    if (status != Status::ok) return status;
+  }
+}
+
+Status StreamChannel::read_message(std::byte* destination, Deadline deadline, bool& restart) {
+  complete_ = false;
+  for (;;) {
+    const auto from_buffer =
+        static_cast<std::size_t>(std::min<std::uint64_t>(end_ - start_, length_ - copied_));
+    if (from_buffer > 0) {
+      std::memcpy(destination + copied_, buffer_.get() + start_, from_buffer);
+      start_ += from_buffer;
+      copied_ += from_buffer;
+    }
+    if (copied_ == length_ && start_ != end_) break;  // and the commit byte is there
+    const auto missing = static_cast<std::size_t>(length_ - copied_);
+    const bool direct = missing >= kDirect;
+    std::size_t direct_count = 0;
+    const Status status = receive(direct ? destination + copied_ : nullptr, direct ? missing : 0,
+                                  deadline, direct_count);
+    if (status != Status::ok) return status;
+    copied_ += direct_count;
+  }
+  const std::byte mark = buffer_[start_++];
+  if (mark != kCommit && mark != kAbort) return corrupt("a frame ends without a commit byte");
+  message_begun_ = false;
+  restart = mark == kAbort;
+  return Status::ok;
+}
+
+// --- both ------------------------------------------------------------------------------------------
+
+bool StreamChannel::peer_alive() const {
+  if (is_closed()) return false;
+#ifdef POLLRDHUP
+  constexpr short kGone = POLLRDHUP;
+#else
+  constexpr short kGone = 0;
+#endif
+  pollfd watched{socket_, kGone, 0};
+  return ::poll(&watched, 1, 0) == 0;
+}
+
+void StreamChannel::close() {
+  if (closed_.exchange(true, std::memory_order_seq_cst)) return;
+  // A goodbye cannot stand in the middle of a frame, so only when nobody is sending one.
+  if (sending.try_take()) {
+    settle(Deadline::immediate());
+    if (unsent_ == 0) {
+      const std::size_t bytes = make_frame(scratch_.get(), FrameKind::goodbye, nullptr, 0);
+      static_cast<void>(::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL));
+    }
+    sending.give();
+  }
+  ::shutdown(socket_, SHUT_RDWR);
+  sending.take_to_close();
+  receiving.take_to_close();
+  // Closing a socket with unread bytes in it resets the connection, and a reset may overtake what
+  // this end sent last.
+  constexpr int kReadsAtMost = 256;
+  for (int reads = 0; reads < kReadsAtMost; ++reads) {
+    if (::recv(socket_, buffer_.get(), kBuffer, MSG_DONTWAIT) <= 0) break;
+  }
+  abandon();
+  receiving.give();
+  sending.give();
+}
+
+void StreamChannel::abandon() {
+  closed_.store(true, std::memory_order_release);
+  if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+}
+
+}  // namespace proclink

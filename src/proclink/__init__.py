@@ -1,0 +1,86 @@
+"""proclink joins two processes with one two-way, message-oriented link.
+
+The address chooses the transport: ``pipe://``, ``shm://``, ``tcp://`` or ``memory://``; everything
+above it stays the same.
+
+Example:
+    >>> import proclink
+    >>> with proclink.connect("shm://quotes") as link:
+    ...     link.send(b"ping")
+    ...     reply = link.recv(timeout=1.0)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+
+from proclink._errors import (
+    AddressBlocked,
+    AddressError,
+    AddressInUse,
+    BufferTooSmall,
+    Busy,
+    ChannelCorrupt,
+    ConnectionFailed,
+    Disconnected,
+    ForkedLink,
+    HandshakeFailed,
+    LinkClosed,
+    MessageTooLarge,
+    MessageTruncated,
+    NoServer,
+    PeerClosed,
+    PeerLost,
+    PeerRefused,
+    ProclinkError,
+    RuntimeDirectoryError,
+    SharedMemoryFull,
+    StillHeld,
+    TimedOut,
+    VersionMismatch,
+)
+from proclink._link import Link
+from proclink._listener import Listener
+from proclink._loan import Loan
+from proclink._peer import Peer
+from proclink._state import State
+from proclink.sync import bind, connect, listen
+
+__all__ = [
+    "AddressBlocked",
+    "AddressError",
+    "AddressInUse",
+    "BufferTooSmall",
+    "Busy",
+    "ChannelCorrupt",
+    "ConnectionFailed",
+    "Disconnected",
+    "ForkedLink",
+    "HandshakeFailed",
+    "Link",
+    "LinkClosed",
+    "Listener",
+    "Loan",
+    "MessageTooLarge",
+    "MessageTruncated",
+    "NoServer",
+    "Peer",
+    "PeerClosed",
+    "PeerLost",
+    "PeerRefused",
+    "ProclinkError",
+    "RuntimeDirectoryError",
+    "SharedMemoryFull",
+    "State",
+    "StillHeld",
+    "TimedOut",
+    "VersionMismatch",
+    "bind",
+    "connect",
+    "listen",
+]
+
+logging.getLogger("proclink").addHandler(logging.NullHandler())
+
+__version__ = importlib.metadata.version("proclink")

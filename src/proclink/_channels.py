@@ -1,0 +1,98 @@
+"""The channels of one link, oldest first.
+
+Normally there is one. A bound link whose peer went may still have unread messages of it while the
+next peer is there already: it receives from the oldest channel and sends on the newest. So nothing
+that was received is lost, and nothing is sent to somebody who left.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from proclink.transports._contract import Channel, Connection
+
+_MOST_UNREAD = 8
+
+
+class Channels:
+    """The channels, and the bound side's say about newcomers (a ``Gate``).
+
+    Attributes:
+        changed: Notified when a channel arrives and when the link is closed. Guards the rest.
+        waits: Whether a next peer may come.
+    """
+
+    def __init__(self, *, waits: bool) -> None:
+        self.changed = threading.Condition()
+        self.waits = waits
+        self._connections: list[Connection] = []
+        self._expected = False
+        self._closed = False
+
+    # --- Gate: called from the supervisor's thread ------------------------------------------------
+
+    def admit(self) -> bool:
+        """One peer at a time; a newcomer is the next one as soon as the peer is gone."""
+        with self.changed:
+            newest = self.newest()
+            if (
+                self._closed
+                or self._expected
+                or (newest is not None and newest.channel.peer_alive())
+                or len(self._connections) >= _MOST_UNREAD
+            ):
+                return False
+            self._expected = True
+            return True
+
+    def withdraw(self) -> None:
+        """The newcomer failed."""
+        with self.changed:
+            self._expected = False
+
+    def deliver(self, connection: Connection) -> None:
+        """Takes a channel in."""
+        with self.changed:
+            self._expected = False
+            if not self._closed:
+                self._connections.append(connection)
+                self.changed.notify_all()
+                return
+        connection.channel.close()
+
+    # --- the link's side --------------------------------------------------------------------------
+
+    def oldest(self) -> Connection | None:
+        """Where to receive from."""
+        return self._connections[0] if self._connections else None
+
+    def newest(self) -> Connection | None:
+        """Where to send to."""
+        return self._connections[-1] if self._connections else None
+
+    def of(self, channel: Channel) -> Connection | None:
+        """The connection of a channel that is still among them."""
+        return next((c for c in self._connections if c.channel is channel), None)
+
+    def finish(self, channel: Channel) -> None:
+        """Lets go of a channel that has nothing more to give."""
+        with self.changed:
+            self._connections = [c for c in self._connections if c.channel is not channel]
+        channel.close()
+
+    def close(self) -> bool:
+        """Closes every channel and wakes every waiter. ``False`` when that was done before."""
+        with self.changed:
+            if self._closed:
+                return False
+            self._closed = True
+            connections, self._connections = self._connections, []
+            self.changed.notify_all()
+        for connection in connections:
+            connection.channel.close()
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link was closed."""
+        return self._closed

@@ -1,0 +1,117 @@
+"""The native channels. Statuses and events are told in ``transports/_contract.py``."""
+
+from collections.abc import Iterable
+
+from typing_extensions import Buffer
+
+TIMED_OUT: int
+CLOSED: int
+PEER_CLOSED: int
+PEER_LOST: int
+TRUNCATED: int
+CORRUPT: int
+TOO_LARGE: int
+TOO_SMALL: int
+HELD: int
+
+SMALLEST_RING: int
+LARGEST_RING: int
+
+_Event = tuple[int, float | None, int]
+
+class Segment:
+    """The memory of two rings; the mapping lives as long as this object."""
+
+class ViewLease:
+    """The owner of a view's memory."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class LoanLease:
+    """Room for one message in the ring."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def commit(self, length: int) -> int:
+        """Sends the first ``length`` bytes; a status, 0 for sent.
+
+        Raises:
+            BufferError: A view of the room is alive.
+            ValueError: ``length`` is more than was loaned.
+        """
+
+    def discard(self) -> None:
+        """Gives the room back."""
+
+class _Channel:
+    def send(self, message: Buffer, timeout: float | None) -> _Event | None: ...
+    def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> _Event | int: ...
+    def recv(self, timeout: float | None) -> _Event | bytes: ...
+    def recv_many(self, most: int, timeout: float | None) -> _Event | list[bytes]: ...
+    def recv_into(self, target: Buffer, timeout: float | None) -> _Event | int: ...
+    def peer_alive(self) -> bool: ...
+    def has_message(self) -> bool: ...
+    def close(self) -> None: ...
+    def abandon(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def handle(self) -> int: ...
+    @property
+    def violation(self) -> str: ...
+    @property
+    def last_error(self) -> int: ...
+
+class StreamChannel(_Channel):
+    """Messages over a connected stream socket, which it takes over.
+
+    Args:
+        socket: The descriptor, in blocking mode.
+        max_send: The longest message the peer accepts, in bytes.
+        max_receive: The longest message this end accepts, in bytes.
+        spin: The longest spin before a sleep, in nanoseconds; 0 never spins.
+    """
+
+    def __init__(self, socket: int, max_send: int, max_receive: int, spin: int) -> None: ...
+
+class ShmChannel(_Channel):
+    """Messages through shared memory. Takes over every descriptor; -1 for no ``process``."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        creator: bool,
+        own_data: int,
+        own_space: int,
+        peer_data: int,
+        peer_space: int,
+        control: int,
+        process: int,
+        max_send: int,
+        max_receive: int,
+        spin: int,
+    ) -> None: ...
+    def recv_view(self, timeout: float | None) -> _Event | memoryview | bytes: ...
+    def loan(self, size: int, timeout: float | None) -> _Event | LoanLease | None: ...
+
+def create_segment(capacity: int) -> tuple[Segment, int]:
+    """Memory for two rings of ``capacity`` bytes, and the descriptor that lets a peer map it.
+
+    Raises:
+        OSError: The memory cannot be had.
+        ValueError: The capacity is not allowed.
+    """
+
+def attach_segment(handle: int, capacity: int) -> Segment:
+    """Maps memory received from a peer.
+
+    Raises:
+        OSError: It is not sealed memory of the right size.
+        ValueError: The capacity is not allowed.
+    """
+
+def create_doorbell() -> int:
+    """A new doorbell's descriptor."""
+
+def measure_wake() -> int:
+    """Nanoseconds from ringing a sleeping thread's doorbell to that thread running."""

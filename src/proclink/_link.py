@@ -1,0 +1,485 @@
+"""One end of a link, for ordinary (blocking) code."""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from proclink import _core, _fork
+from proclink._channels import Channels
+from proclink._errors import (
+    BufferTooSmall,
+    ForkedLink,
+    LinkClosed,
+    MessageTooLarge,
+    PeerClosed,
+    StillHeld,
+    TimedOut,
+)
+from proclink._events import NOT_CONNECTED, disconnection, is_end
+from proclink._loan import Loan
+from proclink._options import Options, check_timeout
+from proclink._peer import Peer
+from proclink._state import State
+from proclink.transports._contract import Channel, Connection, Endpoint, Event
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+
+class _NoChannel:
+    """Stands where a channel would while there is none: every call says so at once."""
+
+    def _event(self, timeout: float | None) -> Event:
+        check_timeout(timeout)
+        return (NOT_CONNECTED, timeout, 0)
+
+    def send(self, _message: Buffer, timeout: float | None) -> Event:
+        return self._event(timeout)
+
+    def send_many(self, _messages: Iterable[Buffer], timeout: float | None) -> Event:
+        return self._event(timeout)
+
+    def recv(self, timeout: float | None) -> Event:
+        return self._event(timeout)
+
+    def recv_many(self, _most: int, timeout: float | None) -> Event:
+        return self._event(timeout)
+
+    def recv_into(self, _target: Buffer, timeout: float | None) -> Event:
+        return self._event(timeout)
+
+    def peer_alive(self) -> bool:
+        return False
+
+    def has_message(self) -> bool:
+        return False
+
+
+_NO_CHANNEL: Any = _NoChannel()
+
+
+class Link:
+    """One end of a two-way, message-oriented link. Made by :func:`bind`, :func:`connect`, `accept`.
+
+    A message arrives whole, once, and in order, or not at all. Any number of threads may use a
+    link: messages are never interleaved. Every ``timeout`` is in seconds; ``None`` waits, ``0``
+    only tries. A wait ends when the peer dies, when the link is closed, and on Ctrl-C.
+
+    A *bound* link waits for its next peer when one goes, and its calls go on waiting with it. A
+    link from :func:`connect` or ``accept`` has one peer; when that is gone, what it had sent is
+    still received, and then calls raise :class:`PeerClosed` or :class:`PeerLost`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_channels",
+        "_corrupt",
+        "_endpoint",
+        "_forked",
+        "_log",
+        "_options",
+        "_peer",
+        "_receiver",
+        "_sender",
+        "_url",
+    )
+
+    def __init__(self, url: str, options: Options, channels: Channels) -> None:
+        self._url = url
+        self._options = options
+        self._log = options.logger
+        self._channels = channels
+        self._endpoint: Endpoint | None = None
+        self._receiver: Channel = _NO_CHANNEL
+        self._sender: Channel = _NO_CHANNEL
+        self._peer: Peer | None = None
+        self._corrupt: str | None = None
+        self._forked = False
+        _fork.on_fork(self, Link._note_fork)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, message: Buffer, timeout: float | None = None) -> None:
+        """Sends one message.
+
+        Args:
+            message: Any bytes-like object; an array is sent in C order, as ``bytes()`` would.
+            timeout: Seconds to wait for room (and for a peer), ``None`` for ever, 0 to try.
+
+        Raises:
+            TimedOut: There was no room, or no peer, in time. Nothing of the message will arrive.
+            MessageTooLarge: It is longer than both ends accept. The link is unharmed.
+            PeerClosed: The peer closed the link (not on a bound link, which waits for the next).
+            PeerLost: The peer vanished (likewise).
+            LinkClosed: This end is closed.
+            TypeError: ``message`` is not bytes-like.
+
+        Example:
+            >>> link.send(b"ping", timeout=1.0)
+        """
+        channel = self._sender
+        event = channel.send(message, timeout)
+        if event is not None:
+            self._send_on(channel, event, message)
+
+    def _send_on(self, channel: Channel, event: Event | None, message: Buffer) -> None:
+        while event is not None:
+            if event[0] == _core.TOO_LARGE:
+                raise self._too_large(channel, message)
+            left = self._after_send(channel, event)
+            channel = self._sender
+            event = channel.send(message, left)
+
+    def send_many(self, messages: Iterable[Buffer], timeout: float | None = None) -> None:
+        """Sends several messages with as few system calls as possible.
+
+        Each arrives as a message of its own, as from :meth:`send`, which also tells the arguments
+        and errors. An error's ``sent`` says how many of the messages were sent before it.
+
+        Example:
+            >>> link.send_many([b"a", b"b", b"c"])
+        """
+        batch = messages if isinstance(messages, (list, tuple)) else list(messages)
+        done = 0
+        channel = self._sender
+        outcome = channel.send_many(batch, timeout)
+        while not isinstance(outcome, int):
+            done += outcome[2]
+            if outcome[0] == _core.TOO_LARGE:
+                raise self._too_large(channel, batch[done], done)
+            left = self._after_send(channel, outcome, done)
+            channel = self._sender
+            outcome = channel.send_many(batch[done:], left)
+
+    def loan(self, size: int, timeout: float | None = None) -> Loan:
+        """Room for a message of ``size`` bytes to be written in place, where it will be sent from.
+
+        On ``shm`` the room is the ring itself, so nothing is copied on this side; on the other
+        transports, and for a message longer than half a ring, it is an ordinary buffer. Other
+        threads' sends wait until the loan is sent or discarded.
+
+        Raises:
+            TimedOut: There was no room, or no peer, in time.
+            MessageTooLarge: It is longer than both ends accept.
+            StillHeld: This thread holds a loan already.
+            PeerClosed: See :meth:`send`.
+            PeerLost: See :meth:`send`.
+            LinkClosed: This end is closed.
+
+        Example:
+            >>> with link.loan(8) as room:
+            ...     room[:] = b"12345678"
+        """
+        if size < 0:
+            raise ValueError(f"a loan cannot have {size} bytes")
+        check_timeout(timeout)
+        while True:
+            channel = self._sender
+            if channel is _NO_CHANNEL:
+                outcome: Event | _core.LoanLease | None = (NOT_CONNECTED, timeout, 0)
+            elif isinstance(channel, _core.ShmChannel):
+                outcome = channel.loan(size, timeout)
+            else:
+                outcome = None
+            if outcome is None and size > self._max_send(channel):
+                raise MessageTooLarge(size, self._max_send(channel))
+            if not isinstance(outcome, tuple):
+                return Loan(self, bytearray(size) if outcome is None else outcome)
+            if outcome[0] == _core.TOO_LARGE:
+                raise MessageTooLarge(size, self._max_send(channel))
+            timeout = self._after_send(channel, outcome)
+
+    def _after_send(self, channel: Channel, event: Event, sent: int = 0) -> float | None:
+        """Raises what an event of sending means, or gives the seconds left for the next channel."""
+        status, left, _ = event
+        if status == _core.TIMED_OUT:
+            raise TimedOut(f"the peer at {self._url} did not make room in time", sent)
+        if status == _core.HELD:
+            raise StillHeld("this thread holds a loan of the link; send or discard it first")
+        self._check_usable(channel, status, sent)
+        if is_end(status):
+            self._ended(channel, status, sent)
+            if not channel.has_message():
+                self._channels.finish(channel)
+        return self._await_channel(left, channel, sent)
+
+    def _too_large(self, channel: Channel, message: Buffer, sent: int = 0) -> MessageTooLarge:
+        with memoryview(message) as view:
+            return MessageTooLarge(view.nbytes, self._max_send(channel), sent)
+
+    def _max_send(self, channel: Channel) -> int:
+        connection = self._channels.of(channel)
+        return self._options.max_message if connection is None else connection.max_send
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        """Receives the next message.
+
+        Raises:
+            TimedOut: None came in time.
+            PeerClosed: The peer closed the link, and everything it sent was received (not on a
+                bound link, which waits for the next peer).
+            PeerLost: The peer vanished (likewise).
+            MessageTruncated: It vanished in the middle of a message (likewise).
+            ChannelCorrupt: It broke the protocol (likewise).
+            LinkClosed: This end is closed.
+            StillHeld: This thread holds a view from :meth:`recv_view`.
+
+        Example:
+            >>> message = link.recv(timeout=1.0)
+        """
+        channel = self._receiver
+        message = channel.recv(timeout)
+        if type(message) is bytes:
+            return message
+        return self._recv_on(channel, message)
+
+    def _recv_on(self, channel: Channel, message: Event | bytes) -> bytes:
+        while not isinstance(message, bytes):
+            left = self._after_recv(channel, message)
+            channel = self._receiver
+            message = channel.recv(left)
+        return message
+
+    def recv_many(self, most: int = 1024, timeout: float | None = None) -> list[bytes]:
+        """Receives one message, waiting for it like :meth:`recv`, and those behind it at hand.
+
+        Args:
+            most: The most messages to return, at least 1.
+            timeout: See :meth:`recv`, which also tells the errors.
+
+        Returns:
+            1 to ``most`` messages.
+
+        Example:
+            >>> for message in link.recv_many():
+            ...     print(message)
+        """
+        if most < 1:
+            raise ValueError(f"recv_many() returns at least 1 message, not {most}")
+        channel = self._receiver
+        messages = channel.recv_many(most, timeout)
+        while isinstance(messages, tuple):
+            left = self._after_recv(channel, messages)
+            channel = self._receiver
+            messages = channel.recv_many(most, left)
+        return messages
+
+    def recv_into(self, buffer: Buffer, timeout: float | None = None) -> int:
+        """Receives the next message into a writable buffer.
+
+        Args:
+            buffer: Any writable bytes-like object, contiguous.
+            timeout: See :meth:`recv`, which also tells the other errors.
+
+        Returns:
+            The message's length in bytes.
+
+        Raises:
+            BufferTooSmall: The message is longer than the buffer. It stays there.
+
+        Example:
+            >>> buffer = bytearray(4096)
+            >>> length = link.recv_into(buffer)
+        """
+        channel = self._receiver
+        outcome = channel.recv_into(buffer, timeout)
+        while not isinstance(outcome, int):
+            if outcome[0] == _core.TOO_SMALL:
+                with memoryview(buffer) as view:
+                    raise BufferTooSmall(outcome[2], view.nbytes)
+            left = self._after_recv(channel, outcome)
+            channel = self._receiver
+            outcome = channel.recv_into(buffer, left)
+        return outcome
+
+    def recv_view(self, timeout: float | None = None) -> memoryview:
+        """Receives the next message as a read-only view, on ``shm`` without copying it.
+
+        The view looks at the ring itself. Until it is released, nothing else is received, and its
+        room is not given back to the peer: release it soon, best with ``with``. It stays readable
+        even when the link is closed. A message that was streamed (longer than half a ring), and
+        every message on the other transports, is an ordinary copy.
+
+        Raises:
+            BufferError: On release, when an array made from the view is still alive.
+            TimedOut: See :meth:`recv`, which also tells the other errors.
+
+        Example:
+            >>> with link.recv_view() as view:
+            ...     total = sum(view)
+        """
+        while True:
+            channel = self._receiver
+            view: Event | memoryview | bytes
+            if isinstance(channel, _core.ShmChannel):
+                view = channel.recv_view(timeout)
+            else:
+                view = channel.recv(timeout)
+            if not isinstance(view, tuple):
+                return memoryview(view)
+            timeout = self._after_recv(channel, view)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The messages as they come, until the peer closes the link or this end is closed.
+
+        On a bound link that is for ever. A peer that vanishes raises :class:`PeerLost`, so that a
+        cut-off sequence is not taken for a whole one.
+        """
+        while True:
+            try:
+                message = self.recv()
+            except (PeerClosed, LinkClosed):
+                return
+            yield message
+
+    def _after_recv(self, channel: Channel, event: Event) -> float | None:
+        """Raises what an event of receiving means, or gives the seconds left for the next."""
+        status, left, _ = event
+        if status == _core.TIMED_OUT:
+            raise TimedOut(f"no message came from {self._url} in time")
+        if status == _core.HELD:
+            raise StillHeld("this thread holds a view of the link; release it first")
+        self._check_usable(channel, status)
+        if is_end(status):
+            self._ended(channel, status)
+            self._channels.finish(channel)
+        return self._await_channel(left)
+
+    # --- the end of a channel, and the next one ---------------------------------------------------
+
+    def _check_usable(self, channel: Channel, status: int, sent: int = 0) -> None:
+        if self._forked:
+            raise ForkedLink(
+                f"the link {self._url} was made before the fork and belongs to the parent; make "
+                "one in the child"
+            )
+        if self._corrupt is not None:
+            raise disconnection(_core.CORRUPT, self._url, self._corrupt, sent)
+        if self._channels.closed or (status == _core.CLOSED and not self._channels.waits):
+            raise LinkClosed(f"the link {self._url} is closed")
+
+    def _ended(self, channel: Channel, status: int, sent: int = 0) -> None:
+        """Notes that a channel ended. Raises unless the link waits for a next peer."""
+        error = disconnection(status, self._url, channel.violation, sent)
+        self._log.info("%s", error)
+        if self._channels.waits:
+            return
+        if status == _core.CORRUPT:
+            self._corrupt = channel.violation
+            channel.close()
+        raise error
+
+    def _await_channel(
+        self, left: float | None, older_than: Channel | None = None, sent: int = 0
+    ) -> float | None:
+        """Waits for a channel (to send: for one behind ``older_than``); the seconds left."""
+        end = None if left is None else time.monotonic() + left
+        channels = self._channels
+
+        def usable() -> bool:
+            newest = channels.newest()
+            return channels.closed or (newest is not None and newest.channel is not older_than)
+
+        with channels.changed:
+            if not channels.changed.wait_for(usable, left):
+                raise TimedOut(f"no peer came to {self._url} in time", sent)
+            if channels.closed:
+                raise LinkClosed(f"the link {self._url} is closed")
+            self._use_channels()
+        return None if end is None else max(0.0, end - time.monotonic())
+
+    def _use_channels(self) -> None:
+        oldest, newest = self._channels.oldest(), self._channels.newest()
+        if oldest is not None and newest is not None:
+            self._receiver = oldest.channel
+            self._sender = newest.channel
+            self._peer = newest.peer
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the link stands, asked of the system now."""
+        if self._channels.closed:
+            return State.CLOSED
+        newest = self._channels.newest()
+        if newest is not None and newest.channel.peer_alive():
+            return State.CONNECTED
+        return State.CONNECTING if self._channels.waits else State.DISCONNECTED
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who is, or last was, at the other end; ``None`` before the first peer."""
+        newest = self._channels.newest()
+        return self._peer if newest is None else newest.peer
+
+    @property
+    def address(self) -> str:
+        """The URL; on ``tcp`` with the port the system picked."""
+        return self._url
+
+    def fileno(self) -> NoReturn:
+        """Not available: a link is not a descriptor.
+
+        It outlives the channels under it, each with a descriptor of its own; messages wait in
+        buffers that no descriptor tells of; and a shared-memory peer rings the doorbell only when
+        this end said that it sleeps. A descriptor would look right and miss messages.
+
+        Raises:
+            io.UnsupportedOperation: Always.
+        """
+        raise io.UnsupportedOperation(
+            "a link has no file descriptor to wait on; use recv(timeout=...) in a thread"
+        )
+
+    def close(self) -> None:
+        """Says goodbye, ends every call in progress, frees everything. Again does nothing.
+
+        What was sent before still reaches the peer. Messages not yet received are dropped. Views
+        stay readable until they are released.
+        """
+        if self._forked or not self._channels.close():
+            return
+        if self._endpoint is not None:
+            self._endpoint.close()
+        self._log.info("closed %s", self._url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        channels = getattr(self, "_channels", None)
+        if channels is not None and not channels.closed and not self._forked:
+            warnings.warn(f"unclosed link {self._url}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<proclink.Link {self._url} {self.state.value}>"
+
+    def _note_fork(self) -> None:
+        self._forked = True
+
+
+def link_of(url: str, options: Options, connection: Connection) -> Link:
+    channels = Channels(waits=False)
+    channels.deliver(connection)
+    link = Link(url, options, channels)
+    link._use_channels()
+    return link

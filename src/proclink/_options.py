@@ -1,0 +1,67 @@
+"""What a user may set on a link, checked before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from typing import Literal, TypeAlias
+
+from proclink import _core
+
+Spin: TypeAlias = Literal["auto"] | float
+
+MEBIBYTE = 1024 * 1024
+LARGEST_MESSAGE = 1 << 40
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """The settings of a link or a listener.
+
+    Attributes:
+        max_message: The longest message this end accepts, in bytes. What may be sent is the lower
+            of both ends' settings.
+        ring_size: Bytes of shared memory a direction (``shm``), a power of two from 64 KiB to
+            4 GiB. The bound side decides; the connecting side adopts it.
+        spin: How long a wait looks before it sleeps: ``"auto"`` (calibrated, at most 50 µs, and
+            nothing while recent waits were long), 0 (never) or microseconds. Never on one CPU.
+        handshake_timeout: Seconds a newcomer has to introduce itself.
+        logger: Where to log.
+    """
+
+    max_message: int = 64 * MEBIBYTE
+    ring_size: int = MEBIBYTE
+    spin: Spin = "auto"
+    handshake_timeout: float = 5.0
+    logger: logging.Logger = dataclasses.field(
+        default_factory=lambda: logging.getLogger("proclink")
+    )
+
+    def __post_init__(self) -> None:
+        _check_integer("max_message", self.max_message, 0, LARGEST_MESSAGE)
+        _check_integer("ring_size", self.ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
+        if self.ring_size & (self.ring_size - 1):
+            raise ValueError(f"ring_size must be a power of two, not {self.ring_size}")
+        if not valid_spin(self.spin):
+            raise ValueError(f"spin must be 'auto', 0 or up to 1,000,000 µs, not {self.spin!r}")
+        if not (self.handshake_timeout > 0 and math.isfinite(self.handshake_timeout)):
+            raise ValueError("handshake_timeout must be a positive number of seconds")
+
+
+def valid_spin(spin: object) -> bool:
+    """Whether ``spin`` is ``"auto"`` or 0 to 1,000,000 µs."""
+    if isinstance(spin, (int, float)):
+        return 0 <= spin <= 1_000_000
+    return spin == "auto"
+
+
+def _check_integer(name: str, value: object, smallest: int, largest: int) -> None:
+    if not isinstance(value, int) or not smallest <= value <= largest:
+        raise ValueError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises ``ValueError`` unless ``timeout`` is ``None`` or a number of at least 0."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError("timeout must be None (wait), 0 (try) or a positive number of seconds")

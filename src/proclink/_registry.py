@@ -1,0 +1,181 @@
+"""Names of this user's servers: where they live, and who owns them.
+
+A name is owned by holding a lock (``flock(2)``) on ``<socket>.lock``, which the system lets go when
+the owner dies. Beside the lock, in the same file, stands a record: url, pid, user, start. So a live
+owner is known with its pid, a dead one's leftovers are removed under the lock, and nothing is ever
+removed that proclink did not make.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+from proclink import _fork
+from proclink._errors import AddressBlocked, AddressInUse, RuntimeDirectoryError
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,39}")
+
+
+def runtime_directory() -> Path:
+    """The private directory for this user's names, made when missing.
+
+    ``$XDG_RUNTIME_DIR/proclink``, or ``proclink-<uid>`` in the directory for temporary files.
+
+    Raises:
+        RuntimeDirectoryError: What stands there is not a directory that only this user may enter.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if base and os.path.isabs(base) and _is_private(Path(base)):
+        directory = Path(base, "proclink")
+    else:
+        directory = Path(tempfile.gettempdir(), f"proclink-{os.geteuid()}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if not _is_private(directory):
+        raise RuntimeDirectoryError(
+            f"{directory} must be a directory of this user with mode 0700; remove it, or set "
+            "XDG_RUNTIME_DIR to a private directory"
+        )
+    return directory
+
+
+def _is_private(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and stat.S_IMODE(status.st_mode) & 0o077 == 0
+    )
+
+
+def socket_path(name: str, scheme: str) -> Path:
+    """Where the socket of a name lives. Long and unusual names are hashed."""
+    if not _PLAIN_NAME.fullmatch(name):
+        readable = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:16]
+        # No plain name has a "~", so a hashed one meets none.
+        name = f"{readable}~{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+    return runtime_directory() / f"{name}.{scheme}"
+
+
+class Claim:
+    """The ownership of one name, from :func:`claim` to :meth:`release`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._socket: tuple[int, int] | None = None
+        _fork.on_fork(self, Claim._forget)
+
+    def made_socket(self) -> None:
+        """Notes that the socket at ``path`` is the owner's."""
+        status = self.path.lstat()
+        self._socket = (status.st_dev, status.st_ino)
+
+    def release(self) -> None:
+        """Removes what the owner made, and lets the name go."""
+        if self._lock < 0:
+            return
+        if self._socket is not None and _identity(self.path) == self._socket:
+            self.path.unlink(missing_ok=True)
+        # Under the lock: whoever waits for it looks whether the file is still the one it opened.
+        _lock_path(self.path).unlink(missing_ok=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def claim(path: Path, url: str) -> Claim:
+    """Takes the ownership of the socket at ``path`` and clears what a dead owner left.
+
+    Raises:
+        AddressInUse: A live process owns it.
+        AddressBlocked: A file that is not proclink's is in the way.
+        OSError: The directory does not exist or cannot be written.
+    """
+    lock = _lock(path, url)
+    try:
+        _clear_leftovers(path, _read_record(lock))
+        record = {
+            "url": url,
+            "pid": os.getpid(),
+            "user": getpass.getuser(),
+            "started": time.time(),
+        }
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, json.dumps(record).encode(), 0)
+    except BaseException:
+        os.close(lock)
+        raise
+    return Claim(path, lock)
+
+
+def _lock(path: Path, url: str) -> int:
+    lock_path = _lock_path(path)
+    while True:
+        try:
+            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except IsADirectoryError:
+            raise AddressBlocked(f"{lock_path} is a directory; remove it") from None
+        try:
+            status = os.fstat(lock)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise AddressBlocked(f"{lock_path} is not this user's file; remove it")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _read_record(lock).get("pid")
+            os.close(lock)
+            raise AddressInUse(url, pid if isinstance(pid, int) else None) from None
+        except BaseException:
+            os.close(lock)
+            raise
+        # The owner before may have removed the file between our open and our lock.
+        if _identity(lock_path) == (status.st_dev, status.st_ino):
+            return lock
+        os.close(lock)
+
+
+def _read_record(lock: int) -> dict[str, object]:
+    try:
+        record = json.loads(os.pread(lock, 4096, 0))
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _clear_leftovers(path: Path, record: dict[str, object]) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    ours = stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid() and "pid" in record
+    if not ours:
+        raise AddressBlocked(
+            f"{path} exists and was not made by proclink; remove it or choose another address"
+        )
+    path.unlink()

@@ -1,0 +1,77 @@
+"""The one background thread of a process: it accepts newcomers and shakes hands with them.
+
+It runs an asyncio loop, starts with the first bound link or listener, and is never between the wire
+and ``recv``. A newcomer that is slow or mute waits here, in nobody's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Supervisor:
+    """A daemon thread with an event loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="proclink-supervisor", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Runs a coroutine on the loop and waits for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+
+_lock = threading.Lock()
+_supervisor: Supervisor | None = None
+_inherited: list[Supervisor] = []
+
+
+def supervisor() -> Supervisor:
+    """The supervisor of this process, started when first asked for."""
+    global _supervisor
+    with _lock:
+        if _supervisor is None:
+            _supervisor = Supervisor()
+        return _supervisor
+
+
+def _stop() -> None:
+    global _supervisor
+    with _lock:
+        if _supervisor is not None:
+            _supervisor.stop()
+            _supervisor = None
+
+
+def _in_child() -> None:
+    # The thread did not come along. Its loop shares its descriptors with the parent's loop, so it
+    # is kept as it is, for good: closing it here would deregister the parent's sockets.
+    global _lock, _supervisor
+    _lock = threading.Lock()
+    if _supervisor is not None:
+        _inherited.append(_supervisor)
+    _supervisor = None
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,91 @@
+"""What a transport gives: message channels, made by connecting or by listening.
+
+A channel's call gives its plain result when a message went through. Everything else is an *event*,
+the tuple ``(status, remaining, detail)``: one of the statuses of ``proclink._core``, the seconds
+left of the timeout (``None`` without one), and a count or a length where the status has one. What
+an event means to the user is decided above, in one place, for every transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from proclink._address import Address
+from proclink._options import Options
+from proclink._peer import Peer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Event: TypeAlias = tuple[int, float | None, int]
+
+
+class Channel(Protocol):
+    """One live connection. Dies with its peer and is never used again."""
+
+    def send(self, message: Buffer, timeout: float | None) -> Event | None: ...
+    def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int: ...
+    def recv(self, timeout: float | None) -> Event | bytes: ...
+    def recv_many(self, most: int, timeout: float | None) -> Event | list[bytes]: ...
+    def recv_into(self, target: Buffer, timeout: float | None) -> Event | int: ...
+    def peer_alive(self) -> bool: ...
+    def has_message(self) -> bool: ...
+    def close(self) -> None: ...
+    def abandon(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def violation(self) -> str: ...
+
+
+class Connection:
+    """A channel with what was agreed about it."""
+
+    __slots__ = ("channel", "max_send", "peer")
+
+    def __init__(self, channel: Channel, peer: Peer, max_send: int) -> None:
+        self.channel = channel
+        self.peer = peer
+        self.max_send = max_send
+
+
+class Gate(Protocol):
+    """The bound side's say about newcomers. Called from the supervisor's thread."""
+
+    def admit(self) -> bool:
+        """Reserves a place; ``False`` when there is none."""
+        ...
+
+    def withdraw(self) -> None:
+        """Gives the reserved place back: the newcomer failed."""
+        ...
+
+    def deliver(self, connection: Connection) -> None:
+        """Fills the reserved place."""
+        ...
+
+
+class Endpoint(Protocol):
+    """The bound side of an address."""
+
+    @property
+    def address(self) -> Address:
+        """The address as bound, with the port the system picked."""
+        ...
+
+    def close(self) -> None:
+        """Stops accepting and gives the address back."""
+        ...
+
+
+class Transport(Protocol):
+    """What every module beside this one offers."""
+
+    def listen(self, address: Address, options: Options, gate: Gate) -> Endpoint:
+        """Starts accepting newcomers."""
+        ...
+
+    def connect(self, address: Address, options: Options, timeout: float | None) -> Connection:
+        """Connects, waiting up to ``timeout`` seconds for a server to appear."""
+        ...

@@ -1,0 +1,333 @@
+"""What the transports with a socket share: accepting, and both sides of the handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+from typing import Protocol
+
+from proclink import _core, _fork, _handshake
+from proclink._address import Address
+from proclink._errors import (
+    ConnectionFailed,
+    HandshakeFailed,
+    NoServer,
+    PeerRefused,
+    ProclinkError,
+    VersionMismatch,
+)
+from proclink._handshake import Answer, Introduction, Kind
+from proclink._options import Options
+from proclink._peer import Peer
+from proclink._spin import spin_nanoseconds
+from proclink._supervisor import supervisor
+from proclink.transports._contract import Channel, Connection, Gate
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_FIRST_RETRY = 0.001
+_LONGEST_RETRY = 0.05
+
+
+def agree(ours: int, theirs: int) -> int:
+    """The longest message that may be sent, given what each end accepts."""
+    return min(ours, theirs)
+
+
+def stream_channel(sock: socket.socket, options: Options, max_send: int) -> Channel:
+    """A channel of frames over a connected socket, which it takes over."""
+    sock.setblocking(True)
+    channel = _core.StreamChannel(
+        sock.detach(), max_send, options.max_message, spin_nanoseconds(options.spin)
+    )
+    _fork.on_fork(channel, _core.StreamChannel.abandon)
+    return channel
+
+
+class Offer(Protocol):
+    """What the bound side prepared for one newcomer."""
+
+    ring_size: int
+
+    def descriptors(self) -> list[int]:
+        """Descriptors to hand over with the WELCOME."""
+        ...
+
+    def accept(self, sock: socket.socket, peer: Peer, max_send: int) -> Channel:
+        """Makes the channel; takes the socket over."""
+        ...
+
+    def withdraw(self) -> None:
+        """Frees what was prepared and not handed on."""
+        ...
+
+
+class SocketScheme(Protocol):
+    """How one transport differs from the others."""
+
+    number: int
+
+    def identify(self, sock: socket.socket) -> Peer:
+        """Who is at the other end.
+
+        Raises:
+            PeerRefused: A user that is not allowed.
+        """
+        ...
+
+    def offer(self, options: Options) -> Offer:
+        """Prepares for a newcomer that was admitted."""
+        ...
+
+
+class StreamOffer:
+    """A channel that is just the socket."""
+
+    ring_size = 0
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def accept(self, sock: socket.socket, peer: Peer, max_send: int) -> Channel:
+        return stream_channel(sock, self._options, max_send)
+
+    def withdraw(self) -> None:
+        pass
+
+
+# --- the bound side -------------------------------------------------------------------------------
+
+
+class SocketEndpoint:
+    """Accepts on a listening socket and shakes hands, all on the supervisor's loop."""
+
+    def __init__(
+        self,
+        address: Address,
+        sock: socket.socket,
+        scheme: SocketScheme,
+        options: Options,
+        gate: Gate,
+    ) -> None:
+        self.address = address
+        self._socket = sock
+        self._scheme = scheme
+        self._options = options
+        self._gate = gate
+        self._newcomers: set[asyncio.Task[None]] = set()
+        sock.setblocking(False)
+        _fork.on_fork(self, SocketEndpoint._forget)
+        self._supervisor = supervisor()
+        self._accepting = self._supervisor.run(self._start())
+
+    async def _start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._accept_all())
+
+    async def _accept_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._options.logger.error("cannot accept at %s: %s", self.address, error)
+                    await asyncio.sleep(0.1)  # what is short may be freed; do not spin until then
+                continue
+            newcomer = asyncio.create_task(self._receive(sock))
+            self._newcomers.add(newcomer)
+            newcomer.add_done_callback(self._newcomers.discard)
+
+    async def _receive(self, sock: socket.socket) -> None:
+        log = self._options.logger
+        with sock:
+            try:
+                async with asyncio.timeout(self._options.handshake_timeout):
+                    connection = await self._shake_hands(sock)
+            except TimeoutError:
+                log.warning("a newcomer at %s did not introduce itself in time", self.address)
+                return
+            except (ProclinkError, OSError) as error:
+                log.warning("a newcomer at %s was refused: %s", self.address, error)
+                return
+        log.info("connected at %s: %s", self.address, connection.peer)
+        self._gate.deliver(connection)
+
+    async def _shake_hands(self, sock: socket.socket) -> Connection:
+        sock.setblocking(False)
+        try:
+            peer = self._scheme.identify(sock)
+        except PeerRefused:
+            self._answer(sock, Answer.NOT_ALLOWED)
+            raise
+        try:
+            hello = _handshake.unpack(await _receive_introduction(sock), Kind.HELLO)
+        except VersionMismatch:
+            self._answer(sock, Answer.OTHER_VERSION)
+            raise
+        if hello.transport != self._scheme.number:
+            self._answer(sock, Answer.OTHER_TRANSPORT)
+            raise HandshakeFailed("it uses another transport")
+        if not self._gate.admit():
+            self._answer(sock, Answer.BUSY)
+            raise ConnectionFailed("there is a peer already")
+        try:
+            return await self._welcome(sock, peer, hello)
+        except BaseException:
+            self._gate.withdraw()
+            raise
+
+    async def _welcome(self, sock: socket.socket, peer: Peer, hello: Introduction) -> Connection:
+        try:
+            offer = self._scheme.offer(self._options)
+        except MemoryError:
+            self._answer(sock, Answer.NO_MEMORY)
+            raise
+        try:
+            self._answer(sock, Answer.WELCOME, offer.ring_size, offer.descriptors())
+            _handshake.unpack(await _receive_introduction(sock), Kind.READY)
+            max_send = agree(self._options.max_message, hello.max_message)
+            return Connection(offer.accept(sock, peer, max_send), peer, max_send)
+        finally:
+            offer.withdraw()
+
+    def _answer(
+        self,
+        sock: socket.socket,
+        answer: Answer,
+        ring_size: int = 0,
+        descriptors: list[int] | None = None,
+    ) -> None:
+        welcome = Introduction(
+            Kind.WELCOME, self._scheme.number, self._options.max_message, ring_size, answer
+        )
+        data = [_handshake.pack(welcome)]
+        # A fresh socket always has room for 64 bytes, so this neither blocks nor sends a part.
+        if descriptors:
+            socket.send_fds(sock, data, descriptors)
+        else:
+            sock.sendmsg(data)
+
+    def close(self) -> None:
+        """Stops accepting, and sends away whoever is still introducing himself."""
+        self._supervisor.run(self._stop())
+        self._socket.close()
+
+    async def _stop(self) -> None:
+        tasks = [self._accepting, *self._newcomers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self) -> None:
+        self._socket.close()
+
+
+async def _receive_introduction(sock: socket.socket) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < _handshake.SIZE:
+        part = await loop.sock_recv(sock, _handshake.SIZE - len(data))
+        if not part:
+            raise HandshakeFailed("it went away during its introduction")
+        data += part
+        if not _handshake.looks_right(data):
+            raise HandshakeFailed("it does not speak proclink")
+    return data
+
+
+# --- the connecting side --------------------------------------------------------------------------
+
+
+class Patience:
+    """The time a connecting end has left, and how long to wait before it tries again."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._pause = _FIRST_RETRY
+
+    def left(self) -> float | None:
+        """Seconds left, ``None`` without an end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def pause(self, address: Address, reason: str) -> None:
+        """Waits a little.
+
+        Raises:
+            NoServer: No time is left.
+        """
+        left = self.left()
+        if left is not None and left <= 0:
+            raise NoServer(f"no server answered at {address}: {reason}")
+        # Nothing tells when a name appears, on any platform, so this looks again: soon, then less
+        # and less often.
+        time.sleep(self._pause if left is None else min(self._pause, left))
+        self._pause = min(self._pause * 2, _LONGEST_RETRY)
+
+
+def introduce(
+    sock: socket.socket, scheme_number: int, address: Address, options: Options, patience: Patience
+) -> tuple[Introduction, list[int]]:
+    """Sends HELLO and gives the WELCOME and the descriptors that came with it.
+
+    The caller sends READY (:func:`ready`) when it has checked them.
+
+    Raises:
+        ConnectionFailed: The bound end refused, or does not speak proclink.
+        NoServer: It did not answer in time.
+    """
+    left = patience.left()
+    sock.settimeout(options.handshake_timeout if left is None else max(left, _FIRST_RETRY))
+    hello = Introduction(Kind.HELLO, scheme_number, options.max_message)
+    descriptors: list[int] = []
+    try:
+        # A refusal may already be there, and its sender gone.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(_handshake.pack(hello))
+        data = b""
+        while len(data) < _handshake.SIZE:
+            part = _receive_part(sock, _handshake.SIZE - len(data), descriptors)
+            if not part:
+                raise HandshakeFailed(f"the server at {address} hung up during the handshake")
+            data += part
+            if not _handshake.looks_right(data):
+                raise HandshakeFailed(f"the program at {address} does not speak proclink")
+        welcome = _handshake.unpack(data, Kind.WELCOME)
+        refused = _handshake.refusal(welcome, str(address))
+        if refused is not None:
+            raise refused
+    except BaseException as error:
+        close_all(descriptors)
+        if isinstance(error, TimeoutError) and not isinstance(error, ProclinkError):
+            raise NoServer(f"the server at {address} did not answer in time") from None
+        if isinstance(error, OSError) and not isinstance(error, ProclinkError):
+            raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
+        raise
+    return welcome, descriptors
+
+
+def _receive_part(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
+    if sock.family != socket.AF_UNIX:
+        return sock.recv(size)
+    # Room for one more than there should be: a surplus is then seen and refused.
+    part, more, _, _ = socket.recv_fds(
+        sock, size, _handshake.DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors.extend(more)
+    return part
+
+
+def ready(sock: socket.socket, scheme_number: int) -> None:
+    """Ends the handshake."""
+    sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Closes descriptors and forgets them."""
+    while descriptors:
+        os.close(descriptors.pop())

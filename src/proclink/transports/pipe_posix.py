@@ -1,0 +1,46 @@
+"""``pipe://`` on POSIX systems: a Unix stream socket with our framing."""
+
+from __future__ import annotations
+
+import socket
+
+from proclink._address import Address
+from proclink._options import Options
+from proclink._peer import Peer
+from proclink.transports._contract import Connection, Endpoint, Gate
+from proclink.transports._sockets import (
+    Offer,
+    Patience,
+    StreamOffer,
+    agree,
+    introduce,
+    ready,
+    stream_channel,
+)
+from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
+
+
+class _Pipe:
+    number = 1
+
+    def identify(self, sock: socket.socket) -> Peer:
+        return same_user(sock)
+
+    def offer(self, options: Options) -> Offer:
+        return StreamOffer(options)
+
+
+def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
+    """See :class:`proclink.transports._contract.Transport`."""
+    return UnixEndpoint(address, _Pipe(), options, gate)
+
+
+def connect(address: Address, options: Options, timeout: float | None) -> Connection:
+    """See :class:`proclink.transports._contract.Transport`."""
+    patience = Patience(timeout)
+    with connect_unix(address, patience) as sock:
+        peer = same_user(sock)
+        welcome, _ = introduce(sock, _Pipe.number, address, options, patience)
+        ready(sock, _Pipe.number)
+        max_send = agree(options.max_message, welcome.max_message)
+        return Connection(stream_channel(sock, options, max_send), peer, max_send)

@@ -1,0 +1,113 @@
+"""``tcp://``: a TCP connection with our framing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+
+from proclink._address import Address
+from proclink._errors import AddressInUse, ConnectionFailed
+from proclink._options import Options
+from proclink._peer import Peer
+from proclink.transports._contract import Connection, Endpoint, Gate
+from proclink.transports._sockets import (
+    Offer,
+    Patience,
+    SocketEndpoint,
+    StreamOffer,
+    agree,
+    introduce,
+    ready,
+    stream_channel,
+)
+
+_BACKLOG = 512
+_CONNECT_TIMEOUT = 5.0
+_NOBODY_THERE = {
+    errno.ECONNREFUSED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ECONNRESET,
+    errno.ETIMEDOUT,
+}
+
+
+class _Tcp:
+    number = 3
+
+    def identify(self, sock: socket.socket) -> Peer:
+        # A small message must not wait for the acknowledgement of the one before (RFC 896).
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = sock.getpeername()[:2]
+        return Peer(address=str(Address("tcp", host=host, port=port)).removeprefix("tcp://"))
+
+    def offer(self, options: Options) -> Offer:
+        return StreamOffer(options)
+
+
+def _resolve(
+    address: Address, *, passive: bool
+) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    flags = socket.AI_PASSIVE if passive else 0
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        raise ConnectionFailed(f"the host of {address} is unknown: {error.strerror}") from error
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
+
+
+def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
+    """See :class:`proclink.transports._contract.Transport`."""
+    family, sockaddr = _resolve(address, passive=True)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restarted server takes its port back at once; a live listener's is still refused.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(sockaddr)
+        sock.listen(_BACKLOG)
+        host, port = sock.getsockname()[:2]
+        return SocketEndpoint(Address("tcp", host=host, port=port), sock, _Tcp(), options, gate)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise AddressInUse(str(address)) from None
+        raise
+
+
+def _connected_socket(address: Address, patience: Patience) -> socket.socket:
+    while True:
+        reason = ""
+        for family, sockaddr in _resolve(address, passive=False):
+            left = patience.left()
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(_CONNECT_TIMEOUT if left is None else max(left, 0.001))
+                sock.connect(sockaddr)
+                # On loopback a free ephemeral port can connect to itself (simultaneous open).
+                if sock.getsockname() != sock.getpeername():
+                    return sock
+                reason = "nobody listens"
+            except TimeoutError:
+                reason = "no answer"
+            except OSError as error:
+                if error.errno not in _NOBODY_THERE:
+                    sock.close()
+                    raise ConnectionFailed(f"cannot connect to {address}: {error}") from error
+                reason = error.strerror or str(error)
+            except BaseException:
+                sock.close()
+                raise
+            sock.close()
+        patience.pause(address, reason)
+
+
+def connect(address: Address, options: Options, timeout: float | None) -> Connection:
+    """See :class:`proclink.transports._contract.Transport`."""
+    patience = Patience(timeout)
+    with contextlib.closing(_connected_socket(address, patience)) as sock:
+        peer = _Tcp().identify(sock)
+        welcome, _ = introduce(sock, _Tcp.number, address, options, patience)
+        ready(sock, _Tcp.number)
+        max_send = agree(options.max_message, welcome.max_message)
+        return Connection(stream_channel(sock, options, max_send), peer, max_send)
