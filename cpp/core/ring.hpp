@@ -9,7 +9,7 @@
 //  - a record's header is loaded once and validated before it is believed;
 //  - a violation is reported as corrupt and nothing outside the ring is touched.
 //
-// Layout of one ring, little-endian, offsets in bytes (docs/shared-memory-layout.md):
+// Layout of one ring, little-endian, offsets in bytes (docs/wire-format.md):
 //     0  written         u64  producer: bytes ever published
 //   128  read            u64  consumer: bytes ever given back
 //   256  consumer_state  u32  0 awake, 1 asleep (wants data), 2 closed

@@ -27,11 +27,11 @@ ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells
 // There is no time slice in it: a lost wake would hang, and the tests would see it.
 template <class Ready>
 Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
-                        AdaptiveSpin& spin, Deadline deadline) {
+                        AdaptiveSpin& spin, int pauses, Deadline deadline) {
   if (deadline.is_immediate()) return is_closed() ? Status::closed : Status::timed_out;
   const Nanoseconds budget = spin.budget();
   if (budget > 0) {
-    if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), ready)) {
+    if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), ready, pauses)) {
       spin.ended_in_spin();
       return Status::ok;
     }
@@ -79,7 +79,8 @@ Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
   const auto ready = [&] { return tx_.has_room(bytes) || tx_.corrupt(); };
   if (!ready()) {
     const Status status =
-        wait(ready, tx_.ring().words->producer_state, own_.space, send_spin_, deadline);
+        wait(ready, tx_.ring().words->producer_state, own_.space, send_spin_,
+             kPausesForRoom, deadline);
     if (status == Status::peer_lost)
       return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
     if (status != Status::ok) return status;
@@ -91,7 +92,8 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
   const auto ready = [&] { return rx_.refresh() || rx_.corrupt(); };
   if (!ready()) {
     const Status status =
-        wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_, deadline);
+        wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
+             kPausesForMessage, deadline);
     if (status == Status::peer_lost) return ended(rx_.peer_is_closed());
     if (status != Status::ok) return status;
   }

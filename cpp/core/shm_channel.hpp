@@ -106,6 +106,10 @@ class ShmChannel {
 
  private:
   static constexpr std::uint64_t kLivenessStep = 4096;
+  // Whoever waits for a message wants it at once; whoever waits for room had better not disturb the
+  // consumer that makes it.
+  static constexpr int kPausesForMessage = 1;
+  static constexpr int kPausesForRoom = 32;
 
   Status write_record(const void* message, std::size_t length, std::uint64_t bytes) {
     tx_.begin(RecordKind::data, length);
@@ -138,7 +142,7 @@ class ShmChannel {
   Status wait_for_more(Deadline deadline);
   template <class Ready>
   Status wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
-              AdaptiveSpin& spin, Deadline deadline);
+              AdaptiveSpin& spin, int pauses, Deadline deadline);
   Status ended(bool clean) const;
   Status corrupt(const char* violation) {
     violation_ = violation;

@@ -43,25 +43,26 @@ class AdaptiveSpin {
 
   void ended_in_spin() { score_ = std::min(score_ + 1, kMaximum); }
 
-  // slept: from the start of the wait to the wake. A wait only a wake longer than the budget would
-  // have ended inside it, had it spun.
-  void ended_in_sleep(Nanoseconds slept) {
-    if (slept <= 2 * budget_) {
+  // waited: from the start of the wait to the wake. Two ends that both sleep wait for two wakes
+  // each; they have to count that as short, or they would never find back to spinning.
+  void ended_in_sleep(Nanoseconds waited) {
+    if (waited <= 2 * budget_) {
       score_ = std::min(score_ + 2, kMaximum);
     } else {
       score_ = std::max(score_ - 1, 0);
     }
   }
 
-  // Calls ready() until it is true or the budget is spent.
+  // Calls ready() until it is true or the budget is spent, with `pauses` pauses between the looks:
+  // each look takes the line from the core that writes it.
   template <class Ready>
-  static bool until(Nanoseconds budget, Ready&& ready) {
+  static bool until(Nanoseconds budget, Ready&& ready, int pauses = 1) {
     const Nanoseconds end = now() + budget;
     do {
       // The clock costs as much as some twenty looks at a line in the cache.
       for (int look = 0; look < 16; ++look) {
         if (ready()) return true;
-        cpu_relax();
+        for (int pause = 0; pause < pauses; ++pause) cpu_relax();
       }
     } while (now() < end);
     return ready();

@@ -15,7 +15,7 @@ Three messages of 64 bytes, little-endian::
         12     4  answer (WELCOME only): an ``Answer``
         16     8  the longest message this end accepts, in bytes
         24     8  capacity of a ring in bytes (WELCOME on shm), else 0
-        32    32  zero
+        32    32  the CPUs this end may use, bit n of byte m for CPU 8 m + n (modulo 256)
 
 The sizes are fixed, so whoever has not introduced himself reaches nothing but ``struct.unpack``.
 On shm the WELCOME carries five descriptors: the memory, then the doorbells (bound end's data,
@@ -38,7 +38,7 @@ from proclink._errors import (
 
 VERSION = 1
 MAGIC = b"proclink"
-_FORMAT = struct.Struct("<8sHBBIQQ32x")
+_FORMAT = struct.Struct("<8sHBBIQQ32s")
 SIZE = _FORMAT.size
 DESCRIPTORS = 5
 
@@ -72,6 +72,7 @@ class Introduction:
     ring_size: int = 0
     answer: Answer = Answer.WELCOME
     version: int = VERSION
+    cpus: int = 0
 
 
 def pack(introduction: Introduction) -> bytes:
@@ -84,6 +85,7 @@ def pack(introduction: Introduction) -> bytes:
         introduction.answer,
         introduction.max_message,
         introduction.ring_size,
+        introduction.cpus.to_bytes(32, "little"),
     )
 
 
@@ -99,7 +101,7 @@ def unpack(data: bytes, expected: Kind) -> Introduction:
         HandshakeFailed: It is not a proclink message, or not the expected one.
         VersionMismatch: The other end speaks another version.
     """
-    magic, version, kind, transport, answer, max_message, ring_size = _FORMAT.unpack(data)
+    magic, version, kind, transport, answer, max_message, ring_size, cpus = _FORMAT.unpack(data)
     if magic != MAGIC:
         raise HandshakeFailed("the program at the other end does not speak proclink")
     if version != VERSION:
@@ -110,7 +112,15 @@ def unpack(data: bytes, expected: Kind) -> Introduction:
         answer = Answer(answer)
     except ValueError:
         raise HandshakeFailed("the other end gave an unknown answer") from None
-    return Introduction(Kind(kind), transport, max_message, ring_size, answer, version)
+    return Introduction(
+        Kind(kind),
+        transport,
+        max_message,
+        ring_size,
+        answer,
+        version,
+        int.from_bytes(cpus, "little"),
+    )
 
 
 def refusal(welcome: Introduction, address: str) -> ConnectionFailed | None:

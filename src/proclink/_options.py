@@ -24,7 +24,7 @@ class Options:
             of both ends' settings.
         ring_size: Bytes of shared memory a direction (``shm``), a power of two from 64 KiB to
             4 GiB. The bound side decides; the connecting side adopts it.
-        spin: How long a wait looks before it sleeps: ``"auto"`` (calibrated, at most 50 µs, and
+        spin: How long a wait looks before it sleeps: ``"auto"`` (calibrated, at most 100 µs, and
             nothing while recent waits were long), 0 (never) or microseconds. Never on one CPU.
         handshake_timeout: Seconds a newcomer has to introduce itself.
         logger: Where to log.

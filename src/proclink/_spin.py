@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from pathlib import Path
 
 from proclink import _core
 from proclink._options import Spin
 
-LONGEST_AUTOMATIC_SPIN = 50_000
-"""Nanoseconds."""
+LONGEST_AUTOMATIC_SPIN = 100_000
+"""Nanoseconds; two wakes on a slow virtual machine."""
 
 
-def spin_nanoseconds(spin: Spin) -> int:
-    """The spin budget of a new channel, in nanoseconds; 0 where spinning cannot help."""
-    if spin == 0 or usable_cpus() < 2:
+def spin_nanoseconds(spin: Spin, their_cpus: int) -> int:
+    """The spin budget of a new channel, in nanoseconds; 0 where spinning cannot help.
+
+    It cannot where both ends may run on one CPU only, and the same one: the peer would wait for the
+    end that waits for it. Nor where a quota would be burnt by it.
+
+    Args:
+        spin: The user's setting.
+        their_cpus: The peer's :func:`cpu_mask`.
+    """
+    if spin == 0 or (cpu_mask() | their_cpus).bit_count() < 2 or own_quota() < 2:
         return 0
     if spin == "auto":
-        return min(_wake_nanoseconds(), LONGEST_AUTOMATIC_SPIN)
+        # Long enough to outlast the wake of a peer that sleeps: two ends that both slept find back.
+        return min(2 * _wake_nanoseconds(), LONGEST_AUTOMATIC_SPIN)
     return int(float(spin) * 1000)
 
 
-def usable_cpus() -> float:
-    """The CPUs this process may use now: by affinity, and by its control group's quota."""
+def cpu_mask() -> int:
+    """The CPUs this process may use now, bit n for CPU n modulo 256."""
     if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
+        cpus = os.sched_getaffinity(0)
     else:
-        count = os.cpu_count() or 1
-    return min(count, quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
+        cpus = set(range(os.cpu_count() or 1))
+    return functools.reduce(operator.or_, (1 << (cpu % 256) for cpu in cpus))
+
+
+def own_quota() -> float:
+    """The CPUs this process's control group may use; infinite without a quota."""
+    return quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 def quota_cpus(membership: Path, root: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
@@ -23,7 +24,7 @@ from proclink._errors import (
 from proclink._handshake import Answer, Introduction, Kind
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink._spin import spin_nanoseconds
+from proclink._spin import cpu_mask, spin_nanoseconds
 from proclink._supervisor import supervisor
 from proclink.transports._contract import Channel, Connection, Gate
 
@@ -32,17 +33,30 @@ _FIRST_RETRY = 0.001
 _LONGEST_RETRY = 0.05
 
 
-def agree(ours: int, theirs: int) -> int:
-    """The longest message that may be sent, given what each end accepts."""
-    return min(ours, theirs)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """What follows from both ends' introductions.
+
+    Attributes:
+        max_send: The longest message that may be sent, in bytes.
+        spin: The longest spin before a sleep, in nanoseconds.
+    """
+
+    max_send: int
+    spin: int
 
 
-def stream_channel(sock: socket.socket, options: Options, max_send: int) -> Channel:
+def agree(options: Options, theirs: Introduction) -> Terms:
+    """The terms of a channel, from this end's options and the other's introduction."""
+    return Terms(
+        min(options.max_message, theirs.max_message), spin_nanoseconds(options.spin, theirs.cpus)
+    )
+
+
+def stream_channel(sock: socket.socket, options: Options, terms: Terms) -> Channel:
     """A channel of frames over a connected socket, which it takes over."""
     sock.setblocking(True)
-    channel = _core.StreamChannel(
-        sock.detach(), max_send, options.max_message, spin_nanoseconds(options.spin)
-    )
+    channel = _core.StreamChannel(sock.detach(), terms.max_send, options.max_message, terms.spin)
     _fork.on_fork(channel, _core.StreamChannel.abandon)
     return channel
 
@@ -56,7 +70,7 @@ class Offer(Protocol):
         """Descriptors to hand over with the WELCOME."""
         ...
 
-    def accept(self, sock: socket.socket, peer: Peer, max_send: int) -> Channel:
+    def accept(self, sock: socket.socket, peer: Peer, terms: Terms) -> Channel:
         """Makes the channel; takes the socket over."""
         ...
 
@@ -94,8 +108,8 @@ class StreamOffer:
     def descriptors(self) -> list[int]:
         return []
 
-    def accept(self, sock: socket.socket, peer: Peer, max_send: int) -> Channel:
-        return stream_channel(sock, self._options, max_send)
+    def accept(self, sock: socket.socket, peer: Peer, terms: Terms) -> Channel:
+        return stream_channel(sock, self._options, terms)
 
     def withdraw(self) -> None:
         pass
@@ -191,8 +205,8 @@ class SocketEndpoint:
         try:
             self._answer(sock, Answer.WELCOME, offer.ring_size, offer.descriptors())
             _handshake.unpack(await _receive_introduction(sock), Kind.READY)
-            max_send = agree(self._options.max_message, hello.max_message)
-            return Connection(offer.accept(sock, peer, max_send), peer, max_send)
+            terms = agree(self._options, hello)
+            return Connection(offer.accept(sock, peer, terms), peer, terms.max_send)
         finally:
             offer.withdraw()
 
@@ -204,7 +218,12 @@ class SocketEndpoint:
         descriptors: list[int] | None = None,
     ) -> None:
         welcome = Introduction(
-            Kind.WELCOME, self._scheme.number, self._options.max_message, ring_size, answer
+            Kind.WELCOME,
+            self._scheme.number,
+            self._options.max_message,
+            ring_size,
+            answer,
+            cpus=cpu_mask(),
         )
         data = [_handshake.pack(welcome)]
         # A fresh socket always has room for 64 bytes, so this neither blocks nor sends a part.
@@ -283,7 +302,7 @@ def introduce(
     """
     left = patience.left()
     sock.settimeout(options.handshake_timeout if left is None else max(left, _FIRST_RETRY))
-    hello = Introduction(Kind.HELLO, scheme_number, options.max_message)
+    hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
     descriptors: list[int] = []
     try:
         # A refusal may already be there, and its sender gone.

@@ -18,7 +18,7 @@ from proclink._errors import AddressInUse, Busy
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink.transports._contract import Connection, Endpoint, Event, Gate
-from proclink.transports._sockets import Patience, agree
+from proclink.transports._sockets import Patience
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -207,7 +207,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     if not endpoint.gate.admit():
         raise Busy(f"{address} is a one-to-one end and has its peer already")
     there, back = (_Direction(endpoint.options.ring_size) for _ in range(2))
-    max_send = agree(options.max_message, endpoint.options.max_message)
+    max_send = min(options.max_message, endpoint.options.max_message)
     peer = Peer(os.getpid(), os.geteuid(), os.getegid())
     endpoint.gate.deliver(Connection(MemoryChannel(back, there, max_send), peer, max_send))
     return Connection(MemoryChannel(there, back, max_send), peer, max_send)

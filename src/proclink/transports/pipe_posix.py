@@ -42,5 +42,5 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
         peer = same_user(sock)
         welcome, _ = introduce(sock, _Pipe.number, address, options, patience)
         ready(sock, _Pipe.number)
-        max_send = agree(options.max_message, welcome.max_message)
-        return Connection(stream_channel(sock, options, max_send), peer, max_send)
+        terms = agree(options, welcome)
+        return Connection(stream_channel(sock, options, terms), peer, terms.max_send)

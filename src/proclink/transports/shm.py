@@ -13,9 +13,8 @@ from proclink._errors import HandshakeFailed, SharedMemoryFull
 from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
 from proclink._peer import Peer, process_handle
-from proclink._spin import spin_nanoseconds
 from proclink.transports._contract import Channel, Connection, Endpoint, Gate
-from proclink.transports._sockets import Offer, Patience, agree, close_all, introduce, ready
+from proclink.transports._sockets import Offer, Patience, Terms, agree, close_all, introduce, ready
 from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
 
 _RESERVE = 64 * 1024 * 1024
@@ -49,7 +48,7 @@ class _Memory:
     def descriptors(self) -> list[int]:
         return list(self._descriptors)
 
-    def accept(self, sock: socket.socket, peer: Peer, max_send: int) -> Channel:
+    def accept(self, sock: socket.socket, peer: Peer, terms: Terms) -> Channel:
         own_data, own_space, peer_data, peer_space = self._descriptors[1:]
         os.close(self._descriptors[0])
         self._descriptors.clear()
@@ -64,9 +63,9 @@ class _Memory:
                 peer_space=peer_space,
                 control=sock.detach(),
                 process=process,
-                max_send=max_send,
+                max_send=terms.max_send,
                 max_receive=self._options.max_message,
-                spin=spin_nanoseconds(self._options.spin),
+                spin=terms.spin,
             )
         )
 
@@ -125,7 +124,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
             peer_data, peer_space, own_data, own_space = descriptors[1:]
             del descriptors[1:]
             process = process_handle(sock, peer)
-            max_send = agree(options.max_message, welcome.max_message)
+            terms = agree(options, welcome)
             channel = _core.ShmChannel(
                 segment,
                 creator=False,
@@ -135,10 +134,10 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
                 peer_space=peer_space,
                 control=sock.detach(),
                 process=process,
-                max_send=max_send,
+                max_send=terms.max_send,
                 max_receive=options.max_message,
-                spin=spin_nanoseconds(options.spin),
+                spin=terms.spin,
             )
-            return Connection(_watched(channel), peer, max_send)
+            return Connection(_watched(channel), peer, terms.max_send)
         finally:
             close_all(descriptors)

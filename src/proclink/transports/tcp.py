@@ -109,5 +109,5 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
         peer = _Tcp().identify(sock)
         welcome, _ = introduce(sock, _Tcp.number, address, options, patience)
         ready(sock, _Tcp.number)
-        max_send = agree(options.max_message, welcome.max_message)
-        return Connection(stream_channel(sock, options, max_send), peer, max_send)
+        terms = agree(options, welcome)
+        return Connection(stream_channel(sock, options, terms), peer, terms.max_send)
