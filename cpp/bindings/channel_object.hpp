@@ -1,8 +1,7 @@
 // A channel of the core as Python sees it.
 //
-// Every call gives its plain result when a message went through, and otherwise an event, the tuple
-// (status, remaining, detail): what happened, the seconds left of the timeout (None without one),
-// and a count or a length where the status has one. What an event means is decided in Python.
+// Every call gives its plain result when a message went through, and otherwise an Event. What an
+// event means is decided in Python.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -13,22 +12,15 @@
 #include <utility>
 
 #include "direction_lock.hpp"
+#include "event.hpp"
 #include "gil.hpp"
 #include "payload.hpp"
 #include "status.hpp"
 
 namespace proclink::python {
 
-namespace nb = nanobind;
-
 // Up to this length a copy is shorter than the hand-over of the interpreter to another thread.
 constexpr std::size_t kCopyWithGil = 32 * 1024;
-
-inline nb::object event(Status status, Timeout& timeout, std::uint64_t detail = 0) {
-  // The signal handler's exception is set already.
-  if (status == Status::interrupted) throw nb::python_error();
-  return nb::make_tuple(static_cast<int>(status), timeout.remaining(), detail);
-}
 
 template <class Channel>
 class ChannelObject {
@@ -44,12 +36,22 @@ class ChannelObject {
     Timeout timeout;
     Payload payload;
     if (!timeout.parse(seconds.ptr()) || !payload.read(message.ptr())) throw nb::python_error();
-    Status status = take(channel_.sending, timeout);
-    if (status != Status::ok) return event(status, timeout);
-    status = send_one(payload, timeout);
+    if (payload.length() <= kCopyWithGil && enter(channel_.sending)) [[likely]] {
+      const Status status = channel_.try_send(payload.data(), payload.length());
+      if (status != Status::timed_out) [[likely]] {
+        leave(channel_.sending);
+        if (status == Status::ok) [[likely]]
+          return nb::none();
+        return event(status, timeout);
+      }
+      stay(channel_.sending);
+    } else {
+      const Status status = take(channel_.sending, timeout);
+      if (status != Status::ok) return event(status, timeout);
+    }
+    const Status status = send_waiting(payload, timeout);
     channel_.sending.give();
-    if (status == Status::ok) [[likely]]
-      return nb::none();
+    if (status == Status::ok) return nb::none();
     return event(status, timeout);
   }
 
@@ -84,7 +86,7 @@ class ChannelObject {
       if (status == Status::timed_out) {
         status = flush(timeout);
         if (status == Status::ok) status = channel_.put(payload.data(), payload.length());
-        if (status == Status::timed_out) status = send_one(payload, timeout);
+        if (status == Status::timed_out) status = send_waiting(payload, timeout);
       }
       if (status != Status::ok) break;
       ++sent;
@@ -103,8 +105,18 @@ class ChannelObject {
   nb::object recv(nb::handle seconds) {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
-    const Status status = take(channel_.receiving, timeout);
-    if (status != Status::ok) return event(status, timeout);
+    if (enter(channel_.receiving)) [[likely]] {
+      if (channel_.poll_message() == Status::ok && channel_.message_complete() &&
+          channel_.message_length() <= kCopyWithGil) [[likely]] {
+        nb::object message = copy_out();
+        leave(channel_.receiving);
+        return message;
+      }
+      stay(channel_.receiving);
+    } else {
+      const Status status = take(channel_.receiving, timeout);
+      if (status != Status::ok) return event(status, timeout);
+    }
     const Turn turn{channel_.receiving};
     return receive(timeout);
   }
@@ -155,12 +167,40 @@ class ChannelObject {
   const char* violation() const { return channel_.violation(); }
   int last_error() const { return channel_.last_error(); }
   void close() {
-    const WithoutGil released;
-    channel_.close();
+    bool first;
+    {
+      const WithoutGil released;
+      first = channel_.begin_close();
+    }
+    // With the GIL again: nobody is between enter() and leave() now.
+    if (first) channel_.end_close();
   }
   void abandon() { channel_.abandon(); }
 
  protected:
+  // The short way into a direction, for a call that does not let go of the GIL before leave(): the
+  // GIL itself keeps everybody else out then, and the lock only has to be free. A call that has to
+  // wait after all takes the lock with stay().
+  bool enter(DirectionLock& lock) {
+    if (channel_.is_closed()) [[unlikely]]
+      return false;
+#ifdef Py_GIL_DISABLED
+    return lock.try_take();
+#else
+    return lock.is_free();
+#endif
+  }
+  void leave([[maybe_unused]] DirectionLock& lock) {
+#ifdef Py_GIL_DISABLED
+    lock.give();
+#endif
+  }
+  void stay([[maybe_unused]] DirectionLock& lock) {
+#ifndef Py_GIL_DISABLED
+    lock.try_take();
+#endif
+  }
+
   Status take(DirectionLock& lock, Timeout& timeout) {
     if (channel_.is_closed()) [[unlikely]]
       return Status::closed;
@@ -186,12 +226,7 @@ class ChannelObject {
     }
   };
 
-  Status send_one(const Payload& payload, Timeout& timeout) {
-    if (payload.length() <= kCopyWithGil) [[likely]] {
-      const Status status = channel_.try_send(payload.data(), payload.length());
-      if (status != Status::timed_out) [[likely]]
-        return status;
-    }
+  Status send_waiting(const Payload& payload, Timeout& timeout) {
     const Deadline deadline = timeout.deadline();
     const WithoutGil released;
     return channel_.send(payload.data(), payload.length(), deadline);

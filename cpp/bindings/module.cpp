@@ -5,6 +5,7 @@
 
 #include "channel_object.hpp"
 #include "doorbell.hpp"
+#include "event.hpp"
 #include "lease.hpp"
 #include "segment.hpp"
 #include "shm_channel.hpp"
@@ -83,11 +84,57 @@ PyType_Slot buffer_slots[] = {
     {0, nullptr},
 };
 
+// send() and recv() are called by the interpreter without nanobind between them: its dispatch costs
+// as much as the rest of a call that finds its message there.
+template <class Body>
+PyObject* guarded(Body body) {
+  try {
+    return body().release().ptr();
+  } catch (nb::python_error& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  return nullptr;
+}
+
+bool takes(const char* name, Py_ssize_t count, Py_ssize_t expected) {
+  if (count == expected) [[likely]]
+    return true;
+  PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, %zd given", name, expected, count);
+  return false;
+}
+
+template <class Object>
+PyObject* send(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+  if (!takes("send", count, 2)) return nullptr;
+  return guarded([&] { return nb::inst_ptr<Object>(self)->send(arguments[0], arguments[1]); });
+}
+
+template <class Object>
+PyObject* recv(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+  if (!takes("recv", count, 1)) return nullptr;
+  return guarded([&] { return nb::inst_ptr<Object>(self)->recv(arguments[0]); });
+}
+
+template <class Object>
+PyMethodDef fast_methods[] = {
+    {"send", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(send<Object>)), METH_FASTCALL,
+     nullptr},
+    {"recv", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(recv<Object>)), METH_FASTCALL,
+     nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+template <class Object>
+PyType_Slot channel_slots[] = {
+    {Py_tp_methods, fast_methods<Object>},
+    {0, nullptr},
+};
+
 template <class Object>
 void define_channel(nb::class_<Object>& type) {
-  type.def("send", &Object::send, "message"_a, "timeout"_a.none())
-      .def("send_many", &Object::send_many, "messages"_a, "timeout"_a.none())
-      .def("recv", &Object::recv, "timeout"_a.none())
+  type.def("send_many", &Object::send_many, "messages"_a, "timeout"_a.none())
       .def("recv_many", &Object::recv_many, "most"_a, "timeout"_a.none())
       .def("recv_into", &Object::recv_into, "target"_a, "timeout"_a.none())
       .def("peer_alive", &Object::peer_alive)
@@ -128,13 +175,25 @@ NB_MODULE(_core, m) {
     return measure_wake();
   });
 
+  nb::class_<Event>(m, "Event", nb::type_slots(event_slots))
+      .def(
+          "__init__",
+          [](Event* self, int status, nb::object left, std::uint64_t detail) {
+            new (self) Event{status, std::move(left), detail};
+          },
+          "status"_a, "left"_a.none(), "detail"_a = 0)
+      .def_ro("status", &Event::status)
+      .def_ro("left", &Event::left)
+      .def_ro("detail", &Event::detail);
+
   nb::class_<ViewLease>(m, "ViewLease", nb::type_slots(buffer_slots<ViewLease>));
   nb::class_<LoanLease>(m, "LoanLease", nb::type_slots(buffer_slots<LoanLease>))
       .def("commit", &LoanLease::commit, "length"_a)
       .def("discard", &LoanLease::discard);
 
   using Stream = ChannelObject<StreamChannel>;
-  nb::class_<Stream> stream(m, "StreamChannel", nb::is_weak_referenceable());
+  nb::class_<Stream> stream(m, "StreamChannel", nb::is_weak_referenceable(),
+                            nb::type_slots(channel_slots<Stream>));
   stream.def(
       "__init__",
       [](Stream* self, int socket, std::uint64_t max_send, std::uint64_t max_receive,
@@ -144,7 +203,8 @@ NB_MODULE(_core, m) {
       "socket"_a, "max_send"_a, "max_receive"_a, "spin"_a);
   define_channel(stream);
 
-  nb::class_<ShmChannelObject> shm(m, "ShmChannel", nb::is_weak_referenceable());
+  nb::class_<ShmChannelObject> shm(m, "ShmChannel", nb::is_weak_referenceable(),
+                                   nb::type_slots(channel_slots<ShmChannelObject>));
   shm.def(
       "__init__",
       [](ShmChannelObject* self, const SegmentObject& segment, bool creator, int own_data,

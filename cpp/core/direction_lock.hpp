@@ -19,6 +19,8 @@ using Interrupted = bool (*)();
 
 class DirectionLock {
  public:
+  bool is_free() const { return state_.load(std::memory_order_relaxed) == kFree; }
+
   bool try_take() {
     std::uint32_t free = kFree;
     // acquire: partner is the store in give().

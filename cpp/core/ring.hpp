@@ -68,6 +68,17 @@ struct RingMemory {
   std::uint64_t longest_record() const { return capacity / 2 - kRecordHeader; }
 };
 
+inline void prefetch_for_write([[maybe_unused]] const void* line) {
+#if defined(__GNUC__) && defined(__x86_64__)
+  // Every 64-bit x86 takes it; the compiler's builtin would only fetch for reading.
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line)));
+#elif defined(__GNUC__)
+  __builtin_prefetch(line, 1);
+#elif defined(_M_X64)
+  _m_prefetchw(const_cast<void*>(line));
+#endif
+}
+
 // What the peer was doing when this end published or gave back.
 enum class PeerWas : std::uint8_t { awake, asleep, closed };
 
@@ -129,6 +140,10 @@ class RingProducer {
   bool peer_is_closed() const {
     return ring_.words->consumer_state.load(std::memory_order_relaxed) == kClosed;
   }
+
+  // Fetches the line of the next record for writing. The consumer's core still has it from the lap
+  // before; asking now, instead of with the next send, takes that off the way of the next message.
+  void prefetch_next() const { prefetch_for_write(ring_.at(written_)); }
 
   // Bytes the consumer had not given back when last looked at.
   std::uint64_t unread() const { return written_ - read_; }

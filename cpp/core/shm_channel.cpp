@@ -91,9 +91,10 @@ Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
 Status ShmChannel::wait_for_more(Deadline deadline) {
   const auto ready = [&] { return rx_.refresh() || rx_.corrupt(); };
   if (!ready()) {
+    const bool answer = has_sent_.exchange(false, std::memory_order_relaxed);
     const Status status =
         wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
-             kPausesForMessage, deadline);
+             answer ? kPausesForAnswer : kPausesForMessage, deadline);
     if (status == Status::peer_lost) return ended(rx_.peer_is_closed());
     if (status != Status::ok) return status;
   }
@@ -320,12 +321,16 @@ Status ShmChannel::read_mark(Deadline deadline, bool& restart) {
 
 bool ShmChannel::peer_alive() const { return !is_closed() && !watch_.peer_gone(); }
 
-void ShmChannel::close() {
-  if (closed_.exchange(true, std::memory_order_seq_cst)) return;
+bool ShmChannel::begin_close() {
+  if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
   own_.data.ring();
   own_.space.ring();
   sending.take_to_close();
   receiving.take_to_close();
+  return true;
+}
+
+void ShmChannel::end_close() {
   // Before the control socket ends: a peer that sees its end then also sees that it was meant.
   tx_.ring().words->producer_state.store(kClosed, std::memory_order_seq_cst);
   rx_.ring().words->consumer_state.store(kClosed, std::memory_order_seq_cst);

@@ -94,8 +94,14 @@ class ShmChannel {
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive() const;
-  // Wakes every waiter, says goodbye, lets go of every handle. Views keep the memory alive.
-  void close();
+  // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
+  // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
+  // without the locks. False when it was closed before; the second step is not due then.
+  bool begin_close();
+  void end_close();
+  void close() {
+    if (begin_close()) end_close();
+  }
   // For a forked child: lets go of the handles without a word to the peer.
   void abandon();
   bool is_closed() const { return closed_.load(std::memory_order_acquire); }
@@ -106,9 +112,12 @@ class ShmChannel {
 
  private:
   static constexpr std::uint64_t kLivenessStep = 4096;
-  // Whoever waits for a message wants it at once; whoever waits for room had better not disturb the
-  // consumer that makes it.
-  static constexpr int kPausesForMessage = 1;
+  // How long to pause between two looks of a spin. Each look takes the line from the peer that is
+  // about to write it. Whoever has sent something waits for the answer and looks all the time;
+  // whoever only listens looks less often and then finds several messages at once; whoever waits
+  // for room had better not disturb the consumer that makes it.
+  static constexpr int kPausesForAnswer = 1;
+  static constexpr int kPausesForMessage = 24;
   static constexpr int kPausesForRoom = 32;
 
   Status write_record(const void* message, std::size_t length, std::uint64_t bytes) {
@@ -123,6 +132,8 @@ class ShmChannel {
 
   Status publish() {
     const PeerWas peer = tx_.publish();
+    tx_.prefetch_next();
+    has_sent_.store(true, std::memory_order_relaxed);
     if (peer == PeerWas::awake && tx_.unread() < liveness_mark_) [[likely]]
       return Status::ok;
     return after_publish(peer);
@@ -159,6 +170,7 @@ class ShmChannel {
   bool mark_owed_ = false;    // and its abort mark
   Record message_;            // the message being received
   bool message_begun_ = false;
+  std::atomic<bool> has_sent_{false};  // since the last wait for a message; a hint only
   std::uint64_t copied_ = 0;  // payload bytes of it already copied out
   AdaptiveSpin send_spin_;
   AdaptiveSpin receive_spin_;

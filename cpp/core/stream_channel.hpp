@@ -76,8 +76,14 @@ class StreamChannel {
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive() const;
-  // Wakes every waiter, says goodbye, closes the socket.
-  void close();
+  // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
+  // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
+  // without the locks. False when it was closed before; the second step is not due then.
+  bool begin_close();
+  void end_close();
+  void close() {
+    if (begin_close()) end_close();
+  }
   // For a forked child: closes its copy of the socket without a word to the peer.
   void abandon();
   bool is_closed() const { return closed_.load(std::memory_order_acquire); }
@@ -100,6 +106,7 @@ class StreamChannel {
   long receive_now(std::byte* direct, std::size_t length, bool block);
   Status wait_to_send(Deadline deadline);
   Status settle(Deadline deadline);
+  void say_goodbye();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
   Status send_failed(int error);
   Status ended(int error);

@@ -382,20 +382,29 @@ bool StreamChannel::peer_alive() const {
   return ::poll(&watched, 1, 0) == 0;
 }
 
-void StreamChannel::close() {
-  if (closed_.exchange(true, std::memory_order_seq_cst)) return;
-  // A goodbye cannot stand in the middle of a frame, so only when nobody is sending one.
+bool StreamChannel::begin_close() {
+  if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
+  // Wakes a blocked receiver. A sender may be in the middle of a frame; when nobody is, the goodbye
+  // still goes out.
+  ::shutdown(socket_, SHUT_RD);
   if (sending.try_take()) {
-    settle(Deadline::immediate());
-    if (unsent_ == 0) {
-      const std::size_t bytes = make_frame(scratch_.get(), FrameKind::goodbye, nullptr, 0);
-      static_cast<void>(::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL));
-    }
+    say_goodbye();
     sending.give();
   }
   ::shutdown(socket_, SHUT_RDWR);
   sending.take_to_close();
   receiving.take_to_close();
+  return true;
+}
+
+void StreamChannel::say_goodbye() {
+  settle(Deadline::immediate());
+  if (unsent_ > 0) return;
+  const std::size_t bytes = make_frame(scratch_.get(), FrameKind::goodbye, nullptr, 0);
+  static_cast<void>(::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+void StreamChannel::end_close() {
   // Closing a socket with unread bytes in it resets the connection, and a reset may overtake what
   // this end sent last.
   constexpr int kReadsAtMost = 256;

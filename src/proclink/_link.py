@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from proclink import _core, _fork
 from proclink._channels import Channels
+from proclink._core import Event
 from proclink._errors import (
     BufferTooSmall,
     ForkedLink,
@@ -25,7 +26,7 @@ from proclink._loan import Loan
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink._state import State
-from proclink.transports._contract import Channel, Connection, Endpoint, Event
+from proclink.transports._contract import Channel, Connection, Endpoint
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,7 +39,7 @@ class _NoChannel:
 
     def _event(self, timeout: float | None) -> Event:
         check_timeout(timeout)
-        return (NOT_CONNECTED, timeout, 0)
+        return Event(NOT_CONNECTED, timeout)
 
     def send(self, _message: Buffer, timeout: float | None) -> Event:
         return self._event(timeout)
@@ -131,7 +132,7 @@ class Link:
 
     def _send_on(self, channel: Channel, event: Event | None, message: Buffer) -> None:
         while event is not None:
-            if event[0] == _core.TOO_LARGE:
+            if event.status == _core.TOO_LARGE:
                 raise self._too_large(channel, message)
             left = self._after_send(channel, event)
             channel = self._sender
@@ -151,8 +152,8 @@ class Link:
         channel = self._sender
         outcome = channel.send_many(batch, timeout)
         while not isinstance(outcome, int):
-            done += outcome[2]
-            if outcome[0] == _core.TOO_LARGE:
+            done += outcome.detail
+            if outcome.status == _core.TOO_LARGE:
                 raise self._too_large(channel, batch[done], done)
             left = self._after_send(channel, outcome, done)
             channel = self._sender
@@ -183,22 +184,22 @@ class Link:
         while True:
             channel = self._sender
             if channel is _NO_CHANNEL:
-                outcome: Event | _core.LoanLease | None = (NOT_CONNECTED, timeout, 0)
+                outcome: Event | _core.LoanLease | None = Event(NOT_CONNECTED, timeout)
             elif isinstance(channel, _core.ShmChannel):
                 outcome = channel.loan(size, timeout)
             else:
                 outcome = None
             if outcome is None and size > self._max_send(channel):
                 raise MessageTooLarge(size, self._max_send(channel))
-            if not isinstance(outcome, tuple):
+            if not isinstance(outcome, Event):
                 return Loan(self, bytearray(size) if outcome is None else outcome)
-            if outcome[0] == _core.TOO_LARGE:
+            if outcome.status == _core.TOO_LARGE:
                 raise MessageTooLarge(size, self._max_send(channel))
             timeout = self._after_send(channel, outcome)
 
     def _after_send(self, channel: Channel, event: Event, sent: int = 0) -> float | None:
         """Raises what an event of sending means, or gives the seconds left for the next channel."""
-        status, left, _ = event
+        status, left = event.status, event.left
         if status == _core.TIMED_OUT:
             raise TimedOut(f"the peer at {self._url} did not make room in time", sent)
         if status == _core.HELD:
@@ -238,7 +239,7 @@ class Link:
         """
         channel = self._receiver
         message = channel.recv(timeout)
-        if type(message) is bytes:
+        if message:
             return message
         return self._recv_on(channel, message)
 
@@ -267,7 +268,7 @@ class Link:
             raise ValueError(f"recv_many() returns at least 1 message, not {most}")
         channel = self._receiver
         messages = channel.recv_many(most, timeout)
-        while isinstance(messages, tuple):
+        while isinstance(messages, Event):
             left = self._after_recv(channel, messages)
             channel = self._receiver
             messages = channel.recv_many(most, left)
@@ -293,9 +294,9 @@ class Link:
         channel = self._receiver
         outcome = channel.recv_into(buffer, timeout)
         while not isinstance(outcome, int):
-            if outcome[0] == _core.TOO_SMALL:
+            if outcome.status == _core.TOO_SMALL:
                 with memoryview(buffer) as view:
-                    raise BufferTooSmall(outcome[2], view.nbytes)
+                    raise BufferTooSmall(outcome.detail, view.nbytes)
             left = self._after_recv(channel, outcome)
             channel = self._receiver
             outcome = channel.recv_into(buffer, left)
@@ -324,7 +325,7 @@ class Link:
                 view = channel.recv_view(timeout)
             else:
                 view = channel.recv(timeout)
-            if not isinstance(view, tuple):
+            if not isinstance(view, Event):
                 return memoryview(view)
             timeout = self._after_recv(channel, view)
 
@@ -343,7 +344,7 @@ class Link:
 
     def _after_recv(self, channel: Channel, event: Event) -> float | None:
         """Raises what an event of receiving means, or gives the seconds left for the next."""
-        status, left, _ = event
+        status, left = event.status, event.left
         if status == _core.TIMED_OUT:
             raise TimedOut(f"no message came from {self._url} in time")
         if status == _core.HELD:

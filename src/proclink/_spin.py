@@ -27,6 +27,9 @@ def spin_nanoseconds(spin: Spin, their_cpus: int) -> int:
     if spin == 0 or (cpu_mask() | their_cpus).bit_count() < 2 or own_quota() < 2:
         return 0
     if spin == "auto":
+        # A wake cannot be measured between two threads on one CPU: there it is just a switch.
+        if cpu_mask().bit_count() < 2:
+            return LONGEST_AUTOMATIC_SPIN
         # Long enough to outlast the wake of a peer that sleeps: two ends that both slept find back.
         return min(2 * _wake_nanoseconds(), LONGEST_AUTOMATIC_SPIN)
     return int(float(spin) * 1000)

@@ -11,13 +11,14 @@ Example:
 from __future__ import annotations
 
 from proclink.bench._machine import Machine, describe_machine
-from proclink.bench._measure import Progress, measure
+from proclink.bench._measure import LARGEST_SIZE, Progress, measure
 from proclink.bench._modes import MODES, Mode
 from proclink.bench._pair import TRANSPORTS, MeasurementFailed
 from proclink.bench._placement import UNPINNED, Placement, automatic_placements, pinned
 from proclink.bench._rows import Row
 
 __all__ = [
+    "LARGEST_SIZE",
     "MODES",
     "TRANSPORTS",
     "UNPINNED",

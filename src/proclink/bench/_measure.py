@@ -8,12 +8,13 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from proclink._options import LARGEST_MESSAGE, Options, Spin
+from proclink._options import MEBIBYTE, Options, Spin
 from proclink.bench._modes import MODES, Mode
 from proclink.bench._pair import TRANSPORTS, Pair
 from proclink.bench._placement import Placement, automatic_placements
 from proclink.bench._rows import Row, Samples, row_of
 
+LARGEST_SIZE = 1024 * MEBIBYTE
 _MOST_ROUNDS = 5
 _SHORTEST_ROUND = 0.2
 """Seconds; starting two processes for less than this would be most of the work."""
@@ -119,8 +120,8 @@ def _check(
     for mode in modes:
         if mode not in MODES:
             raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}")
-    if any(not 0 <= size <= LARGEST_MESSAGE for size in sizes):
-        raise ValueError(f"a size is a number of bytes from 0 to {LARGEST_MESSAGE}")
+    if any(not 0 <= size <= LARGEST_SIZE for size in sizes):
+        raise ValueError(f"a size is a number of bytes from 0 to {LARGEST_SIZE}")
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError("seconds must be a positive number")
     Options(spin=spin)

@@ -54,7 +54,7 @@ def _undisturbed() -> Iterator[None]:
         gc.enable()
 
 
-# --- pingpong --------------------------------------------------------------------------------------
+# --- pingpong -------------------------------------------------------------------------------------
 
 
 def ask_pingpong(link: proclink.Link, size: int, seconds: float) -> Samples:
@@ -71,9 +71,7 @@ def ask_pingpong(link: proclink.Link, size: int, seconds: float) -> Samples:
     return Samples(times, 1)
 
 
-def _trips(
-    link: proclink.Link, payloads: Payloads, seconds: float, room: int
-) -> array.array[int]:
+def _trips(link: proclink.Link, payloads: Payloads, seconds: float, room: int) -> array.array[int]:
     send, recv, clock = link.send, link.recv, time.perf_counter_ns
     times = array.array("q", bytes(8 * room))
     deadline = clock() + int(seconds * 1e9)
@@ -106,7 +104,7 @@ def _end_of(size: int) -> bytes:
     return b"" if size else b"\0"
 
 
-# --- stream ----------------------------------------------------------------------------------------
+# --- stream ---------------------------------------------------------------------------------------
 
 
 def batch_length(size: int) -> int:
@@ -220,7 +218,7 @@ def _expect(message: bytes, expected: bytes) -> None:
         raise WrongMessage("the other end is not where it should be in the measurement")
 
 
-# --- both ------------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------
 
 
 def run_client(link: proclink.Link, mode: Mode, size: int, seconds: float) -> Samples:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import BinaryIO, Self, cast
 
 from proclink._errors import ProclinkError
 from proclink._options import MEBIBYTE, Spin
@@ -18,9 +18,6 @@ from proclink.bench._frames import Words, read_frame, write_frame
 from proclink.bench._modes import Mode
 from proclink.bench._placement import Placement
 from proclink.bench._rows import Samples
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 TRANSPORTS = ("pipe", "shm", "tcp")
 """Those that join two processes."""
@@ -33,12 +30,16 @@ class MeasurementFailed(ProclinkError, RuntimeError):
     """A process of a measurement failed, died or did not answer."""
 
 
+class _Abandoned(MeasurementFailed):
+    """The process lost the other one."""
+
+
 class _Worker:
     """One process."""
 
     def __init__(self, role: str) -> None:
         self._role = role
-        self._patience = _PATIENCE
+        self._overdue = False
         # Its own process group: Ctrl-C in the terminal reaches the ordering program only, which
         # then ends this one.
         self._process = subprocess.Popen(
@@ -47,13 +48,19 @@ class _Worker:
             stdout=subprocess.PIPE,
             process_group=0,
         )
+        self._orders = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
 
     def order(self, words: Words) -> None:
-        assert self._process.stdin is not None
+        """Sends an order.
+
+        Raises:
+            MeasurementFailed: The process has ended.
+        """
         try:
-            write_frame(self._process.stdin, words)
+            write_frame(self._orders, words)
         except OSError:
-            self._raise_ended()
+            raise self._ended() from None
 
     def answer(self, wanted: str, patience: float = _PATIENCE) -> tuple[Words, bytes]:
         """The next answer.
@@ -61,42 +68,50 @@ class _Worker:
         Raises:
             MeasurementFailed: It tells of a failure, or none comes in time.
         """
-        assert self._process.stdout is not None
-        self._patience = patience
-        watch = threading.Timer(patience, self._process.kill)
+        watch = threading.Timer(patience, self._give_up)
         watch.daemon = True
         watch.start()
         try:
-            frame = read_frame(self._process.stdout)
+            frame = read_frame(self._answers)
         finally:
             watch.cancel()
         if frame is None:
-            self._raise_ended()
-        if "error" in frame[0]:
-            raise MeasurementFailed(f"the {self._role} failed: {frame[0]['error']}")
-        if wanted not in frame[0]:
+            raise self._ended()
+        words = frame[0]
+        if "error" in words:
+            kind = _Abandoned if words["abandoned"] else MeasurementFailed
+            raise kind(f"the {self._role} failed: {words['error']}")
+        if wanted not in words:
             raise MeasurementFailed(f"the {self._role} gave an answer out of turn")
         return frame
 
-    def _raise_ended(self) -> NoReturn:
-        self.end(patience=1.0)
-        code = self._process.returncode
-        if code == -signal.SIGKILL:
-            raise MeasurementFailed(
-                f"the {self._role} was killed, or did not answer in {self._patience:.0f} s"
-            )
-        raise MeasurementFailed(f"the {self._role} ended with exit status {code}")
-
-    def end(self, patience: float = 5.0) -> None:
-        """Lets the process end, and ends it if it does not."""
-        try:
-            self._process.communicate(timeout=patience)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
+    def _give_up(self) -> None:
+        self._overdue = True
         self._process.kill()
-        self._process.communicate()
+
+    def _ended(self) -> MeasurementFailed:
+        self.dismiss()
+        self.kill(patience=1.0)
+        if self._overdue:
+            return MeasurementFailed(f"the {self._role} did not answer in time")
+        return MeasurementFailed(
+            f"the {self._role} ended with exit status {self._process.returncode}"
+        )
+
+    def dismiss(self) -> None:
+        """Lets the process end."""
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.close()
+
+    def kill(self, patience: float = 0.0) -> None:
+        """Ends the process, if it does not end by itself in ``patience`` seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.dismiss()
+        self._answers.close()
 
 
 class Pair:
@@ -138,11 +153,13 @@ class Pair:
             worker.answer("ready")
         for worker in self._workers:
             worker.order({"start": True})
-        # The server's failure is the cause of the client's silence, so it is told of first; without
-        # one it has nothing to say before the client is done.
         patience = _PATIENCE + 4 * seconds
-        server.answer("done", patience)
-        taken, data = client.answer("messages", patience)
+        try:
+            taken, data = client.answer("messages", patience)
+        except _Abandoned:
+            server.answer("done", 5.0)  # it knows the cause, and raises that instead
+            raise
+        server.answer("done")
         times = array.array("q")
         times.frombytes(data)
         return Samples(times, taken["messages"])
@@ -153,10 +170,14 @@ class Pair:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exception is not None:
+        try:
+            if exception is None:
+                for worker in self._workers:
+                    worker.dismiss()
+                for worker in self._workers:
+                    worker.kill(patience=5.0)
+        finally:
             self._kill()
-        for worker in self._workers:
-            worker.end()
 
     def _kill(self) -> None:
         for worker in self._workers:

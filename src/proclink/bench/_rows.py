@@ -81,12 +81,12 @@ def row_of(
         placement=placement,
         spin=spin,
         n=sent,
-        p50_us=percentile(times, 0.5) / 1e3,
-        p99_us=percentile(times, 0.99) / 1e3,
-        p999_us=percentile(times, 0.999) / 1e3,
-        min_us=times[0] / 1e3,
-        msgs_per_s=rate,
-        mb_per_s=rate * size / 1e6,
+        p50_us=round(percentile(times, 0.5) / 1e3, 3),
+        p99_us=round(percentile(times, 0.99) / 1e3, 3),
+        p999_us=round(percentile(times, 0.999) / 1e3, 3),
+        min_us=round(times[0] / 1e3, 3),
+        msgs_per_s=round(rate, 1),
+        mb_per_s=round(rate * size / 1e6, 3),
     )
 
 

@@ -24,7 +24,9 @@ def main() -> None:
     except BrokenPipeError:
         return  # whoever gave the orders is gone
     except Exception as error:
-        write_frame(answers, {"error": f"{type(error).__name__}: {error}"})
+        abandoned = isinstance(error, proclink.Disconnected)
+        words: Words = {"error": f"{type(error).__name__}: {error}", "abandoned": abandoned}
+        write_frame(answers, words)
 
 
 def _work(orders: BinaryIO, answers: BinaryIO) -> None:

@@ -1,32 +1,30 @@
 """What a transport gives: message channels, made by connecting or by listening.
 
-A channel's call gives its plain result when a message went through. Everything else is an *event*,
-the tuple ``(status, remaining, detail)``: one of the statuses of ``proclink._core``, the seconds
-left of the timeout (``None`` without one), and a count or a length where the status has one. What
-an event means to the user is decided above, in one place, for every transport.
+A channel's call gives its plain result when a message went through. Everything else is an
+:class:`Event`, which is false. What an event means to the user is decided above, in one place, for
+every transport.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from proclink._address import Address
+from proclink._core import Event
 from proclink._options import Options
 from proclink._peer import Peer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Event: TypeAlias = tuple[int, float | None, int]
-
 
 class Channel(Protocol):
     """One live connection. Dies with its peer and is never used again."""
 
-    def send(self, message: Buffer, timeout: float | None) -> Event | None: ...
+    def send(self, message: Buffer, timeout: float | None, /) -> Event | None: ...
     def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int: ...
-    def recv(self, timeout: float | None) -> Event | bytes: ...
+    def recv(self, timeout: float | None, /) -> Event | bytes: ...
     def recv_many(self, most: int, timeout: float | None) -> Event | list[bytes]: ...
     def recv_into(self, target: Buffer, timeout: float | None) -> Event | int: ...
     def peer_alive(self) -> bool: ...

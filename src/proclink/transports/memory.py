@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from proclink import _core
 from proclink._address import Address
+from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
-from proclink.transports._contract import Connection, Endpoint, Event, Gate
+from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import Patience
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class MemoryChannel:
         for count, message in enumerate(batch):
             event = self._send(message, clock)
             if event is not None:
-                return (event[0], event[1], count)
+                return Event(event.status, event.left, count)
         return len(batch)
 
     def _take(self, clock: _Clock, longest: int | None = None) -> Event | bytes:
@@ -161,7 +162,7 @@ class _Clock:
         return condition.wait_for(ready, self.left())
 
     def event(self, status: int, detail: int = 0) -> Event:
-        return (status, self.left(), detail)
+        return Event(status, self.left(), detail)
 
 
 def _as_bytes(message: Buffer) -> bytes:
