@@ -170,10 +170,13 @@ NB_MODULE(_core, m) {
   m.def("create_segment", &create_segment, "capacity"_a);
   m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
   m.def("create_doorbell", &create_doorbell);
-  m.def("measure_wake", [] {
-    const WithoutGil released;
-    return measure_wake();
-  });
+  m.def(
+      "measure_wake",
+      [](int first_cpu, int second_cpu) {
+        const WithoutGil released;
+        return measure_wake(first_cpu, second_cpu);
+      },
+      "first_cpu"_a, "second_cpu"_a);
 
   nb::class_<Event>(m, "Event", nb::type_slots(event_slots))
       .def(

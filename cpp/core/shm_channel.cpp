@@ -104,15 +104,18 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
 // --- sending ---------------------------------------------------------------------------------------
 
 Status ShmChannel::after_publish(PeerWas peer) {
-  if (peer == PeerWas::closed) return Status::peer_closed;
   if (peer == PeerWas::asleep) peer_.data.ring();
+  const std::uint64_t unread = tx_.unread();
+  tx_.room();
+  if (tx_.corrupt()) return corrupt("the peer's position is outside the ring");
   // A peer killed in its sleep would take messages for ever. So whoever rings looks, and whoever
   // writes on and on without seeing the peer move looks from time to time.
-  const std::uint64_t unread = tx_.unread();
-  const bool moved = unread >= liveness_mark_ && (tx_.room(), tx_.unread() < unread);
-  if (tx_.corrupt()) return corrupt("the peer's position is outside the ring");
+  const bool moved = unread >= liveness_mark_ && tx_.unread() < unread;
   liveness_mark_ = tx_.unread() + kLivenessStep;
-  if (moved || !watch_.peer_gone()) return Status::ok;
+  if (peer != PeerWas::closed && (moved || !watch_.peer_gone())) return Status::ok;
+  // It may have taken this message and gone then.
+  tx_.room();
+  if (tx_.unread() == 0) return Status::ok;
   return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
 }
 

@@ -28,9 +28,10 @@ inline void cpu_relax() {
 #endif
 }
 
-// The median time from ringing a sleeping thread's doorbell to that thread running, measured
-// between two threads of this process. Takes about a millisecond.
-Nanoseconds measure_wake();
+// The median time from ringing the doorbell of a thread that sleeps on `second_cpu` to that thread
+// running, rung from `first_cpu`. Where threads cannot be pinned, wherever they happen to run. Takes
+// about a millisecond.
+Nanoseconds measure_wake(int first_cpu, int second_cpu);
 
 class AdaptiveSpin {
  public:

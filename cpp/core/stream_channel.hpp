@@ -99,6 +99,12 @@ class StreamChannel {
   // At least this much of a payload missing: it is received straight into its destination.
   static constexpr std::size_t kDirect = 16 * 1024;
 
+  // How long to pause between two looks of a spin: each takes the socket's locks from the sender.
+  // Whoever has sent something waits for the answer and looks all the time; whoever only listens
+  // looks less often and then receives several messages with one call.
+  static constexpr int kPausesForAnswer = 1;
+  static constexpr int kPausesForMessage = 64;
+
   std::size_t make_frame(std::byte* where, FrameKind kind, const void* payload, std::size_t length);
   Status begin_message();
   Status parse();
@@ -136,6 +142,7 @@ class StreamChannel {
   bool message_begun_ = false;
   bool complete_ = false;
   bool goodbye_ = false;
+  std::atomic<bool> has_sent_{false};  // since the last wait for a message; a hint only
   AdaptiveSpin receive_spin_;
 
   const char* violation_ = "";

@@ -69,6 +69,7 @@ Status StreamChannel::try_send(const void* message, std::size_t length) {
   if (length > kCopied || unsent_ > 0) return Status::timed_out;
   const std::size_t bytes = make_frame(scratch_.get(), FrameKind::data, message, length);
   const ssize_t sent = ::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+  has_sent_.store(true, std::memory_order_relaxed);
   if (sent == static_cast<ssize_t>(bytes)) [[likely]]
     return Status::ok;
   if (sent >= 0) {
@@ -111,6 +112,7 @@ Status StreamChannel::send(const void* message, std::size_t length, Deadline dea
   std::byte commit = kCommit;
   const std::size_t total = kFrameHeader + length + kCommitByte;
   std::size_t sent = std::exchange(begun_, 0);
+  has_sent_.store(true, std::memory_order_relaxed);
   for (;;) {
     iovec parts[3] = {{&header, kFrameHeader},
                       {const_cast<void*>(message), length},
@@ -305,7 +307,9 @@ Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline de
   if (receive_spin_.enabled() || deadline.is_immediate()) {
     const Nanoseconds budget = receive_spin_.budget();
     if (!arrived() && budget > 0 && !deadline.is_immediate()) {
-      if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), arrived)) {
+      const bool answer = has_sent_.exchange(false, std::memory_order_relaxed);
+      if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), arrived,
+                              answer ? kPausesForAnswer : kPausesForMessage)) {
         receive_spin_.ended_in_spin();
       } else if (interrupted_ && interrupted_()) {
         return Status::interrupted;

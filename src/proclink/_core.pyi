@@ -130,5 +130,10 @@ def attach_segment(handle: int, capacity: int) -> Segment:
 def create_doorbell() -> int:
     """A new doorbell's descriptor."""
 
-def measure_wake() -> int:
-    """Nanoseconds from ringing a sleeping thread's doorbell to that thread running."""
+def measure_wake(first_cpu: int, second_cpu: int) -> int:
+    """Nanoseconds from ringing the doorbell of a thread that sleeps to that thread running.
+
+    Args:
+        first_cpu: Where the ringing thread runs.
+        second_cpu: Where the sleeping thread runs.
+    """

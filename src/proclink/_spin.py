@@ -27,9 +27,6 @@ def spin_nanoseconds(spin: Spin, their_cpus: int) -> int:
     if spin == 0 or (cpu_mask() | their_cpus).bit_count() < 2 or own_quota() < 2:
         return 0
     if spin == "auto":
-        # A wake cannot be measured between two threads on one CPU: there it is just a switch.
-        if cpu_mask().bit_count() < 2:
-            return LONGEST_AUTOMATIC_SPIN
         # Long enough to outlast the wake of a peer that sleeps: two ends that both slept find back.
         return min(2 * _wake_nanoseconds(), LONGEST_AUTOMATIC_SPIN)
     return int(float(spin) * 1000)
@@ -37,11 +34,13 @@ def spin_nanoseconds(spin: Spin, their_cpus: int) -> int:
 
 def cpu_mask() -> int:
     """The CPUs this process may use now, bit n for CPU n modulo 256."""
+    return functools.reduce(operator.or_, (1 << (cpu % 256) for cpu in _cpus()))
+
+
+def _cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
-    return functools.reduce(operator.or_, (1 << (cpu % 256) for cpu in cpus))
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def own_quota() -> float:
@@ -93,6 +92,15 @@ def _quota_v1(folder: Path) -> float:
     return float("inf") if allowed <= 0 else allowed / period
 
 
-@functools.cache
+_measured_wake: int | None = None
+
+
 def _wake_nanoseconds() -> int:
-    return _core.measure_wake()
+    global _measured_wake
+    if _measured_wake is None:
+        cpus = sorted(_cpus())
+        if len(cpus) < 2:
+            # Not to be measured from one CPU, and not remembered: there may be more later.
+            return LONGEST_AUTOMATIC_SPIN
+        _measured_wake = _core.measure_wake(cpus[0], cpus[1])
+    return _measured_wake

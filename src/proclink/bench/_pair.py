@@ -22,7 +22,6 @@ from proclink.bench._rows import Samples
 TRANSPORTS = ("pipe", "shm", "tcp")
 """Those that join two processes."""
 
-_PATIENCE = 40.0
 _LONGEST_BY_DEFAULT = 64 * MEBIBYTE
 
 
@@ -37,8 +36,9 @@ class _Abandoned(MeasurementFailed):
 class _Worker:
     """One process."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, patience: float) -> None:
         self._role = role
+        self._patience = patience
         self._overdue = False
         # Its own process group: Ctrl-C in the terminal reaches the ordering program only, which
         # then ends this one.
@@ -62,13 +62,13 @@ class _Worker:
         except OSError:
             raise self._ended() from None
 
-    def answer(self, wanted: str, patience: float = _PATIENCE) -> tuple[Words, bytes]:
-        """The next answer.
+    def answer(self, wanted: str, longer: float = 0.0) -> tuple[Words, bytes]:
+        """The next answer, which may take ``longer`` seconds more than others.
 
         Raises:
             MeasurementFailed: It tells of a failure, or none comes in time.
         """
-        watch = threading.Timer(patience, self._give_up)
+        watch = threading.Timer(self._patience + longer, self._give_up)
         watch.daemon = True
         watch.start()
         try:
@@ -117,10 +117,18 @@ class _Worker:
 class Pair:
     """A server and a client with one link, to measure any number of sizes and modes with."""
 
-    def __init__(self, transport: str, placement: Placement, spin: Spin, longest: int) -> None:
+    def __init__(
+        self,
+        transport: str,
+        placement: Placement,
+        spin: Spin,
+        longest: int,
+        patience: float = 40.0,
+    ) -> None:
         self._transport = transport
         self._placement = placement
         self._link: Words = {"spin": spin, "max_message": max(longest, _LONGEST_BY_DEFAULT)}
+        self._patience = patience
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
@@ -134,7 +142,7 @@ class Pair:
     def _start(self) -> None:
         # Together: most of a start is the interpreter's.
         for role in ("server", "client"):
-            self._workers.append(_Worker(role))
+            self._workers.append(_Worker(role, self._patience))
         server, client = self._workers
         url = _free_url(self._transport)
         server.order({**self._link, "role": "server", "url": url, "cpu": self._placement.server})
@@ -153,11 +161,10 @@ class Pair:
             worker.answer("ready")
         for worker in self._workers:
             worker.order({"start": True})
-        patience = _PATIENCE + 4 * seconds
         try:
-            taken, data = client.answer("messages", patience)
+            taken, data = client.answer("messages", longer=4 * seconds)
         except _Abandoned:
-            server.answer("done", 5.0)  # it knows the cause, and raises that instead
+            server.answer("done")  # it knows the cause, and raises that instead
             raise
         server.answer("done")
         times = array.array("q")

@@ -53,6 +53,8 @@ def write(*parts: bytes) -> None:
     Raises:
         ReaderGone: Nobody reads it any more.
     """
+    if sys.stdout is None:  # it was closed before this program started
+        raise ReaderGone
     output = sys.stdout.buffer
     try:
         output.writelines(parts)

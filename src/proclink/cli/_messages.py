@@ -36,6 +36,8 @@ def send(
 
 
 def _input_messages(raw: bool) -> Iterator[bytes]:
+    if sys.stdin is None:
+        raise OSError("the standard input is closed")
     if raw:
         yield sys.stdin.buffer.read()
     else:
