@@ -31,6 +31,7 @@ help:
 	@echo 'make test-cpp     C++ tests: plain, address and undefined, thread sanitizers'
 	@echo 'make test-python  Python tests, on each Python found'
 	@echo 'make bench        the whole benchmark'
+	@echo 'make floor        what this machine can do at all, in bare C++'
 	@echo 'make lock         update requirements/test.txt'
 	@echo 'make clean        remove what was built'
 	@echo 'make distclean    remove the environments too'
@@ -49,6 +50,14 @@ build: $(BUILD)
 .PHONY: bench
 bench: $(BUILD)
 	.venv/bin/proclink bench
+
+.PHONY: floor
+floor: build/floor
+	build/floor
+
+build/floor: benchmarks/floor.cpp
+	@mkdir -p build
+	$(CXX) -std=c++20 -O2 -Wall -Wextra -o $@ $<
 
 # ---- Environments -----------------------------------------------------------
 # The stamps carry the version, so that a change of Python remakes .venv.

@@ -42,7 +42,7 @@ class ChannelObject {
         leave(channel_.sending);
         if (status == Status::ok) [[likely]]
           return nb::none();
-        return event(status, timeout);
+        return event(how_it_went(status), timeout);
       }
       stay(channel_.sending);
     } else {
@@ -52,7 +52,7 @@ class ChannelObject {
     const Status status = send_waiting(payload, timeout);
     channel_.sending.give();
     if (status == Status::ok) return nb::none();
-    return event(status, timeout);
+    return event(how_it_went(status), timeout);
   }
 
   // The number of messages sent, or an event whose detail is that number.
@@ -98,7 +98,7 @@ class ChannelObject {
     sent -= static_cast<Py_ssize_t>(channel_.unflushed());
     channel_.sending.give();
     if (status == Status::ok) return nb::int_(sent);
-    return event(status, timeout, static_cast<std::uint64_t>(sent));
+    return event(how_it_went(status), timeout, static_cast<std::uint64_t>(sent));
   }
 
   // bytes, or an event.
@@ -225,6 +225,15 @@ class ChannelObject {
       if (!leased) lock.give();
     }
   };
+
+  // A sender only learns that the peer is gone. Whether it said goodbye stands in the other
+  // direction, unless somebody is receiving there, who will be told.
+  Status how_it_went(Status status) {
+    if (status != Status::peer_lost || !enter(channel_.receiving)) return status;
+    const bool goodbye = channel_.goodbye_is_waiting();
+    leave(channel_.receiving);
+    return goodbye ? Status::peer_closed : status;
+  }
 
   Status send_waiting(const Payload& payload, Timeout& timeout) {
     const Deadline deadline = timeout.deadline();

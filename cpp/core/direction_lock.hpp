@@ -19,13 +19,13 @@ using Interrupted = bool (*)();
 
 class DirectionLock {
  public:
-  bool is_free() const { return state_.load(std::memory_order_relaxed) == kFree; }
+  bool is_free() const { return state_.load(std::memory_order_seq_cst) == kFree; }
 
   bool try_take() {
     std::uint32_t free = kFree;
-    // acquire: partner is the store in give().
-    return state_.compare_exchange_strong(free, kTaken, std::memory_order_acquire,
-                                          std::memory_order_relaxed);
+    // Partner is the store in give(). seq_cst, for closing: either whoever takes the lock sees that
+    // the channel is closed, or whoever closes sees the lock taken.
+    return state_.compare_exchange_strong(free, kTaken, std::memory_order_seq_cst);
   }
 
   void give() {

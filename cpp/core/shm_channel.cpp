@@ -95,7 +95,13 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
     const Status status =
         wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
              answer ? kPausesForAnswer : kPausesForMessage, deadline);
-    if (status == Status::peer_lost) return ended(rx_.peer_is_closed());
+    if (status == Status::peer_lost) {
+      // Nobody takes this flag down any more but our own next send, which then looks for itself
+      // whether the peer is there (see after_publish) instead of filling the ring for nobody.
+      std::uint32_t awake = kAwake;
+      tx_.ring().words->consumer_state.compare_exchange_strong(awake, kAsleep);
+      return ended(rx_.peer_is_closed());
+    }
     if (status != Status::ok) return status;
   }
   return rx_.corrupt() ? corrupt(rx_.violation()) : Status::ok;

@@ -89,6 +89,8 @@ class ShmChannel {
   std::uint64_t copied() const { return copied_; }
   // Waits until message_complete(); only for a message of one record.
   Status complete_message(Deadline deadline);
+  // A closed ring says so itself.
+  bool goodbye_is_waiting() const { return false; }
   bool fits_in_place() const { return message_.kind == RecordKind::data && copied_ == 0; }
 
   // --- both --------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class ShmChannel {
   }
   // For a forked child: lets go of the handles without a word to the peer.
   void abandon();
-  bool is_closed() const { return closed_.load(std::memory_order_acquire); }
+  bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   int handle() const { return watch_.control(); }
   const char* violation() const { return violation_; }
   int last_error() const { return 0; }

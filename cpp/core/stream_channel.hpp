@@ -72,6 +72,9 @@ class StreamChannel {
   // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
   Status read_message(std::byte* destination, Deadline deadline, bool& restart);
   std::uint64_t copied() const { return copied_; }
+  // Whether the last thing the peer sent, not received yet, is its goodbye. Tells a sender whose
+  // peer is gone how it went.
+  bool goodbye_is_waiting() const;
 
   // --- both --------------------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class StreamChannel {
   }
   // For a forked child: closes its copy of the socket without a word to the peer.
   void abandon();
-  bool is_closed() const { return closed_.load(std::memory_order_acquire); }
+  bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   int handle() const { return socket_; }
   const char* violation() const { return violation_; }
   int last_error() const { return last_error_; }
@@ -105,7 +108,7 @@ class StreamChannel {
   static constexpr int kPausesForAnswer = 1;
   static constexpr int kPausesForMessage = 64;
 
-  std::size_t make_frame(std::byte* where, FrameKind kind, const void* payload, std::size_t length);
+  static std::size_t make_frame(std::byte* where, FrameKind kind, const void* payload, std::size_t length);
   Status begin_message();
   Status parse();
   Status receive(std::byte* direct, std::size_t length, Deadline deadline, std::size_t& direct_count);
@@ -115,6 +118,7 @@ class StreamChannel {
   void say_goodbye();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
   Status send_failed(int error);
+  Status usable() const { return ended_.load(std::memory_order_relaxed); }
   Status ended(int error);
   Status corrupt(const char* violation) {
     violation_ = violation;
@@ -142,6 +146,7 @@ class StreamChannel {
   bool message_begun_ = false;
   bool complete_ = false;
   bool goodbye_ = false;
+  std::atomic<Status> ended_{Status::ok};  // how the stream ended, once the receiver saw its end
   std::atomic<bool> has_sent_{false};  // since the last wait for a message; a hint only
   AdaptiveSpin receive_spin_;
 

@@ -1,4 +1,5 @@
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -61,11 +62,29 @@ std::size_t StreamChannel::make_frame(std::byte* where, FrameKind kind, const vo
 Status StreamChannel::send_failed(int error) {
   if (is_closed()) return Status::closed;
   last_error_ = error;
-  return goodbye_ ? Status::peer_closed : Status::peer_lost;
+  return usable() != Status::ok ? usable() : Status::peer_lost;
+}
+
+bool StreamChannel::goodbye_is_waiting() const {
+  std::byte goodbye[kFrameHeader + kCommitByte];
+  make_frame(goodbye, FrameKind::goodbye, nullptr, 0);
+  std::vector<std::byte> unread(buffer_.get() + start_, buffer_.get() + end_);
+  int waiting = 0;
+  if (::ioctl(socket_, FIONREAD, &waiting) == 0 && waiting > 0) {
+    const std::size_t buffered = unread.size();
+    unread.resize(buffered + static_cast<std::size_t>(waiting));
+    const ssize_t count = ::recv(socket_, unread.data() + buffered,
+                                 static_cast<std::size_t>(waiting), MSG_PEEK | MSG_DONTWAIT);
+    unread.resize(buffered + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+  }
+  return unread.size() >= sizeof goodbye &&
+         std::equal(std::begin(goodbye), std::end(goodbye), unread.end() - sizeof goodbye);
 }
 
 Status StreamChannel::try_send(const void* message, std::size_t length) {
   if (length > limits_.max_send) return Status::too_large;
+  if (usable() != Status::ok) [[unlikely]]
+    return usable();
   if (length > kCopied || unsent_ > 0) return Status::timed_out;
   const std::size_t bytes = make_frame(scratch_.get(), FrameKind::data, message, length);
   const ssize_t sent = ::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -104,6 +123,7 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
 Status StreamChannel::send(const void* message, std::size_t length, Deadline deadline) {
   if (is_closed()) return Status::closed;
   if (length > limits_.max_send) return Status::too_large;
+  if (usable() != Status::ok) return usable();
   if (begun_ == 0) {
     const Status status = settle(deadline);
     if (status != Status::ok) return status;
@@ -194,7 +214,8 @@ Status StreamChannel::put(const void* message, std::size_t length) {
 }
 
 Status StreamChannel::flush(Deadline deadline) {
-  Status status = is_closed() ? Status::closed : settle(deadline);
+  Status status = is_closed() ? Status::closed : usable();
+  if (status == Status::ok) status = settle(deadline);
   std::size_t sent = 0;
   if (status == Status::ok) status = write(scratch_.get(), batched_, deadline, sent);
   const auto first_unsent = std::upper_bound(frame_ends_.begin(), frame_ends_.end(), sent);
@@ -213,8 +234,10 @@ Status StreamChannel::flush(Deadline deadline) {
 Status StreamChannel::ended(int error) {
   if (is_closed()) return Status::closed;
   last_error_ = error;
-  if (message_begun_ || start_ != end_) return Status::truncated;
-  return goodbye_ ? Status::peer_closed : Status::peer_lost;
+  const Status how = goodbye_ ? Status::peer_closed : Status::peer_lost;
+  // From here on a send need not ask the socket: TCP would take one more message for nobody.
+  ended_.store(how, std::memory_order_relaxed);
+  return message_begun_ || start_ != end_ ? Status::truncated : how;
 }
 
 // Finds the next message in the buffer; timed_out when it takes more bytes to tell.
@@ -388,14 +411,9 @@ bool StreamChannel::peer_alive() const {
 
 bool StreamChannel::begin_close() {
   if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
-  // Wakes a blocked receiver. A sender may be in the middle of a frame; when nobody is, the goodbye
-  // still goes out.
-  ::shutdown(socket_, SHUT_RD);
-  if (sending.try_take()) {
-    say_goodbye();
-    sending.give();
-  }
-  ::shutdown(socket_, SHUT_RDWR);
+  // Wakes whoever is blocked. Where nobody is sending, the goodbye can still go out: a sender that
+  // comes now sees the flag, one that came before has the lock.
+  ::shutdown(socket_, sending.is_free() ? SHUT_RD : SHUT_RDWR);
   sending.take_to_close();
   receiving.take_to_close();
   return true;
@@ -409,6 +427,8 @@ void StreamChannel::say_goodbye() {
 }
 
 void StreamChannel::end_close() {
+  say_goodbye();
+  ::shutdown(socket_, SHUT_RDWR);
   // Closing a socket with unread bytes in it resets the connection, and a reset may overtake what
   // this end sent last.
   constexpr int kReadsAtMost = 256;
