@@ -81,7 +81,8 @@ class DirectionLock {
     {
       std::unique_lock guard(mutex_);
       while (!attempt()) {
-        if (interrupted && state_.load(std::memory_order_relaxed) == kLeased &&
+        // acquire: partner is the store in lease(), behind that of the thread.
+        if (interrupted && state_.load(std::memory_order_acquire) == kLeased &&
             leaser_.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
           status = Status::held;
           break;

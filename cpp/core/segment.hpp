@@ -39,13 +39,14 @@ class Segment {
   }
 
  private:
-  Segment(std::byte* base, std::uint64_t capacity, std::size_t page)
-      : base_(base), capacity_(capacity), page_(page) {}
+  Segment(std::byte* base, std::uint64_t capacity, std::size_t page, int owner)
+      : base_(base), capacity_(capacity), page_(page), owner_(owner) {}
   static std::shared_ptr<Segment> map(Handle handle, std::uint64_t capacity, SystemError& error);
 
   std::byte* base_;
   std::uint64_t capacity_;
   std::size_t page_;
+  int owner_;  // the process that mapped it
 };
 
 }  // namespace proclink

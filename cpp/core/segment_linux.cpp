@@ -80,7 +80,7 @@ std::shared_ptr<Segment> Segment::map(Handle handle, std::uint64_t capacity, Sys
     return nullptr;
   }
   auto* base = static_cast<std::byte*>(reserved);
-  std::shared_ptr<Segment> segment(new Segment(base, capacity, page));
+  std::shared_ptr<Segment> segment(new Segment(base, capacity, page, ::getpid()));
   const auto place = [&](std::size_t where, std::uint64_t offset, std::uint64_t length) {
     return ::mmap(base + where, static_cast<std::size_t>(length), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_FIXED | MAP_POPULATE, handle,
@@ -100,7 +100,10 @@ std::shared_ptr<Segment> Segment::map(Handle handle, std::uint64_t capacity, Sys
   return segment;
 }
 
-Segment::~Segment() { ::munmap(base_, mapped_size(capacity_, page_)); }
+Segment::~Segment() {
+  // In a forked child the memory is not there (MADV_DONTFORK), and something else may be.
+  if (::getpid() == owner_) ::munmap(base_, mapped_size(capacity_, page_));
+}
 
 RingMemory Segment::ring(int index) const {
   std::byte* start = base_ + index * (mapped_size(capacity_, page_) / 2);

@@ -28,7 +28,11 @@ ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells
 template <class Ready>
 Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
                         AdaptiveSpin& spin, int pauses, Deadline deadline) {
-  if (deadline.is_immediate()) return is_closed() ? Status::closed : Status::timed_out;
+  if (deadline.is_immediate()) {
+    if (is_closed()) return Status::closed;
+    if (!watch_.peer_gone()) return Status::timed_out;
+    return ready() ? Status::ok : Status::peer_lost;
+  }
   const Nanoseconds budget = spin.budget();
   if (budget > 0) {
     if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), ready, pauses)) {
@@ -44,11 +48,12 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
     state.store(kAsleep, std::memory_order_seq_cst);
     if (ready()) break;
     if (is_closed()) return Status::closed;  // close() sets the flag for good
-    const Woken woken = watch_.sleep(doorbell, deadline);
+    Woken woken = watch_.sleep(doorbell, deadline);
     if (woken == Woken::doorbell) {
       doorbell.drain();
       if (spin.enabled() && !is_closed()) spin.ended_in_sleep(now() - start);
-      continue;
+      if (!deadline.passed()) continue;
+      woken = Woken::timed_out;  // however often the peer rings
     }
     if (woken == Woken::signal) {
       if (interrupted_ && interrupted_()) {
@@ -340,11 +345,14 @@ bool ShmChannel::begin_close() {
 }
 
 void ShmChannel::end_close() {
+  // A stream that was given up gets its end where there is room for it.
+  settle(Deadline::immediate());
   // Before the control socket ends: a peer that sees its end then also sees that it was meant.
   tx_.ring().words->producer_state.store(kClosed, std::memory_order_seq_cst);
   rx_.ring().words->consumer_state.store(kClosed, std::memory_order_seq_cst);
   watch_.say_goodbye();
   abandon();
+  segment_.reset();  // views of it keep it
   receiving.give();
   sending.give();
 }

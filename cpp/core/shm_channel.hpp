@@ -180,7 +180,7 @@ class ShmChannel {
   Doorbells peer_;
   PeerWatch watch_;
   Interrupted interrupted_;
-  const char* violation_ = "";
+  std::atomic<const char*> violation_{""};
   std::atomic<bool> closed_{false};
 };
 

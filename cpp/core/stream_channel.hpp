@@ -114,6 +114,7 @@ class StreamChannel {
   Status receive(std::byte* direct, std::size_t length, Deadline deadline, std::size_t& direct_count);
   long receive_now(std::byte* direct, std::size_t length, bool block);
   Status wait_to_send(Deadline deadline);
+  void give_up(std::uint64_t header, std::size_t sent, std::size_t total);
   Status settle(Deadline deadline);
   void say_goodbye();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
@@ -134,7 +135,9 @@ class StreamChannel {
   std::size_t batched_ = 0;               // bytes of the batch
   std::vector<std::size_t> frame_ends_;   // where each frame of the batch ends
   std::size_t begun_ = 0;                 // bytes of the current frame already in the socket
-  std::uint64_t unsent_ = 0;              // zeros owed to a frame that was given up
+  std::uint64_t unsent_ = 0;              // bytes owed to a frame that was given up
+  std::size_t unsent_header_ = 0;         // how many of them belong to its header
+  std::byte given_up_[kFrameHeader] = {};  // that header
   AdaptiveSpin send_spin_;
 
   // receiving
@@ -151,7 +154,7 @@ class StreamChannel {
   AdaptiveSpin receive_spin_;
 
   const char* violation_ = "";
-  int last_error_ = 0;
+  std::atomic<int> last_error_{0};
   std::atomic<bool> closed_{false};
 };
 

@@ -26,6 +26,14 @@ constexpr std::uint64_t kLengthMask = (std::uint64_t{1} << 56) - 1;
 constexpr std::byte kCommit{1};
 constexpr std::byte kAbort{0};
 
+// The peer sends no more. It never closes one direction alone, so it does not receive either; and a
+// TCP sender in front of a closed window would hear of that only after a minute.
+#ifdef POLLRDHUP
+constexpr short kPeerEnded = POLLRDHUP;
+#else
+constexpr short kPeerEnded = 0;
+#endif
+
 constexpr long kWouldBlock = -1;
 constexpr long kInterrupted = -2;
 constexpr long kFailed = -3;
@@ -77,8 +85,16 @@ bool StreamChannel::goodbye_is_waiting() const {
                                  static_cast<std::size_t>(waiting), MSG_PEEK | MSG_DONTWAIT);
     unread.resize(buffered + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
   }
-  return unread.size() >= sizeof goodbye &&
-         std::equal(std::begin(goodbye), std::end(goodbye), unread.end() - sizeof goodbye);
+  // Frame by frame: the end of a message may look the same.
+  std::uint64_t at = message_begun_ ? length_ - copied_ + kCommitByte : 0;
+  while (at < unread.size() && unread.size() - at >= sizeof goodbye) {
+    const std::byte* const frame = unread.data() + at;
+    if (std::equal(std::begin(goodbye), std::end(goodbye), frame)) return true;
+    std::uint64_t header;
+    std::memcpy(&header, frame, kFrameHeader);
+    at += kFrameHeader + (header & kLengthMask) + kCommitByte;
+  }
+  return false;
 }
 
 Status StreamChannel::try_send(const void* message, std::size_t length) {
@@ -102,13 +118,16 @@ Status StreamChannel::try_send(const void* message, std::size_t length) {
 Status StreamChannel::wait_to_send(Deadline deadline) {
   if (is_closed()) return Status::closed;
   if (deadline.passed()) return Status::timed_out;
-  pollfd watched{socket_, POLLOUT, 0};
+  pollfd watched{socket_, POLLOUT | kPeerEnded, 0};
   const auto writable = [&] { return ::poll(&watched, 1, 0) > 0; };
+  const auto result = [&] {
+    return (watched.revents & kPeerEnded) != 0 ? send_failed(EPIPE) : Status::ok;
+  };
   const Nanoseconds budget = send_spin_.budget();
   if (budget > 0) {
     if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), writable)) {
       send_spin_.ended_in_spin();
-      return Status::ok;
+      return result();
     }
     if (interrupted_ && interrupted_()) return Status::interrupted;
   }
@@ -117,7 +136,7 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
   if (ready < 0) return interrupted_ && interrupted_() ? Status::interrupted : Status::ok;
   if (ready == 0) return Status::timed_out;
   send_spin_.ended_in_sleep(now() - start);
-  return Status::ok;  // an error or a hang-up shows in the next send
+  return result();  // an error shows in the next send
 }
 
 Status StreamChannel::send(const void* message, std::size_t length, Deadline deadline) {
@@ -161,7 +180,7 @@ Status StreamChannel::send(const void* message, std::size_t length, Deadline dea
       return send_failed(errno);
     }
     if (status != Status::ok) {
-      if (sent > 0) unsent_ = total - sent;
+      if (sent > 0) give_up(header, sent, total);
       return status;
     }
   }
@@ -188,15 +207,27 @@ Status StreamChannel::write(const std::byte* bytes, std::size_t length, Deadline
   return Status::ok;
 }
 
-// Fills up a frame that was given up: zeros, of which the last is the commit byte.
+void StreamChannel::give_up(std::uint64_t header, std::size_t sent, std::size_t total) {
+  unsent_ = total - sent;
+  unsent_header_ = sent < kFrameHeader ? kFrameHeader - sent : 0;
+  std::memcpy(given_up_, &header, kFrameHeader);
+}
+
+// Fills up a frame that was given up: the rest of its header, which has to stay true, and zeros, of
+// which the last is the commit byte.
 Status StreamChannel::settle(Deadline deadline) {
   static constexpr std::byte kZeros[4096] = {};
   static_assert(kAbort == std::byte{0});
   while (unsent_ > 0) {
     std::size_t sent = 0;
-    const Status status = write(
-        kZeros, static_cast<std::size_t>(std::min<std::uint64_t>(unsent_, sizeof kZeros)), deadline,
-        sent);
+    Status status;
+    if (unsent_header_ > 0) {
+      status = write(given_up_ + kFrameHeader - unsent_header_, unsent_header_, deadline, sent);
+      unsent_header_ -= sent;
+    } else {
+      const auto zeros = static_cast<std::size_t>(std::min<std::uint64_t>(unsent_, sizeof kZeros));
+      status = write(kZeros, zeros, deadline, sent);
+    }
     unsent_ -= sent;
     if (status != Status::ok) return status;
   }
@@ -214,6 +245,7 @@ Status StreamChannel::put(const void* message, std::size_t length) {
 }
 
 Status StreamChannel::flush(Deadline deadline) {
+  if (batched_ == 0) frame_ends_.clear();
   Status status = is_closed() ? Status::closed : usable();
   if (status == Status::ok) status = settle(deadline);
   std::size_t sent = 0;
@@ -222,7 +254,11 @@ Status StreamChannel::flush(Deadline deadline) {
   if (first_unsent != frame_ends_.end()) {
     const std::size_t frame_start =
         first_unsent == frame_ends_.begin() ? 0 : *std::prev(first_unsent);
-    if (sent > frame_start) unsent_ = *first_unsent - sent;
+    if (sent > frame_start) {
+      std::uint64_t header;
+      std::memcpy(&header, scratch_.get() + frame_start, kFrameHeader);
+      give_up(header, sent - frame_start, *first_unsent - frame_start);
+    }
   }
   frame_ends_.erase(frame_ends_.begin(), first_unsent);
   batched_ = 0;
@@ -354,7 +390,7 @@ Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline de
     }
   }
   if (slept && receive_spin_.enabled()) receive_spin_.ended_in_sleep(now() - start);
-  if (count <= 0) return ended(count == 0 ? 0 : last_error_);
+  if (count <= 0) return ended(count == 0 ? 0 : last_error_.load());
   direct_count = std::min(static_cast<std::size_t>(count), length);
   return Status::ok;
 }

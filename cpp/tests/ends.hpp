@@ -31,7 +31,8 @@
 
 namespace proclink::test {
 
-// --- the build -------------------------------------------------------------------------------------
+// --- the build
+// -------------------------------------------------------------------------------------
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -55,12 +56,13 @@ constexpr bool kSanitizer = kThreadSanitizer || kAddressSanitizer;
 // A sanitizer slows every access down, and finds in few rounds what it finds at all.
 constexpr int rounds(int count) { return kSanitizer ? count / 8 : count; }
 
-// --- statuses --------------------------------------------------------------------------------------
+// --- statuses
+// --------------------------------------------------------------------------------------
 
 inline const char* name(Status status) {
-  constexpr const char* kNames[] = {"ok",        "timed_out", "interrupted", "closed",    "peer_closed",
-                                    "peer_lost", "truncated", "corrupt",     "too_large", "too_small",
-                                    "held",      "forked",    "system_error"};
+  constexpr const char* kNames[] = {
+      "ok",      "timed_out", "interrupted", "closed", "peer_closed", "peer_lost",   "truncated",
+      "corrupt", "too_large", "too_small",   "held",   "forked",      "system_error"};
   return kNames[static_cast<std::size_t>(status)];
 }
 
@@ -72,7 +74,8 @@ inline void check_status(Status actual, Status expected, const char* file, int l
 #define CHECK_STATUS(actual, expected) \
   ::proclink::test::check_status(actual, expected, __FILE__, __LINE__)
 
-// --- time ------------------------------------------------------------------------------------------
+// --- time
+// ------------------------------------------------------------------------------------------
 
 constexpr Nanoseconds kMillisecond = 1'000'000;
 constexpr Nanoseconds kSecond = 1'000'000'000;
@@ -83,7 +86,8 @@ inline Deadline soon() { return Deadline::after(10 * kMillisecond); }
 
 inline bool never_interrupted() { return false; }
 
-// --- randomness and content ------------------------------------------------------------------------
+// --- randomness and content
+// ------------------------------------------------------------------------
 
 class Random {
  public:
@@ -118,7 +122,8 @@ inline bool is_text(const std::byte* message, std::uint64_t length, std::uint64_
   return std::memcmp(message, text(sequence), static_cast<std::size_t>(length)) == 0;
 }
 
-// --- threads ---------------------------------------------------------------------------------------
+// --- threads
+// ---------------------------------------------------------------------------------------
 
 // Runs `call` on a thread, and can tell when that thread has gone to sleep in it. A test does not
 // depend on the latter; it only makes sure that the sleep is what is tested.
@@ -171,7 +176,8 @@ inline long sleeps() {
   return usage.ru_nvcsw;
 }
 
-// --- a turn in a direction, as the bindings take it ------------------------------------------------
+// --- a turn in a direction, as the bindings take it
+// ------------------------------------------------
 
 template <class Channel>
 Status take(Channel& channel, DirectionLock& lock, Deadline deadline) {
@@ -264,7 +270,8 @@ void check_receives(Receiver<Channel>& receiver, std::uint64_t sequence, std::ui
   CHECK(receiver.is(sequence, length));
 }
 
-// --- a channel through shared memory ---------------------------------------------------------------
+// --- a channel through shared memory
+// ---------------------------------------------------------------
 
 struct Options {
   std::uint64_t capacity = Segment::kSmallestRing;
@@ -325,7 +332,8 @@ struct ShmEnds {
   void b_vanishes() { CHECK(::shutdown(b->handle(), SHUT_RDWR) == 0); }
 };
 
-// --- a channel over a socket -----------------------------------------------------------------------
+// --- a channel over a socket
+// -----------------------------------------------------------------------
 
 enum class Transport { local, tcp };
 

@@ -168,7 +168,8 @@ void wakes_a_sleeper_once() {
   }
 }
 
-// --- a hostile peer --------------------------------------------------------------------------------
+// --- a hostile peer
+// --------------------------------------------------------------------------------
 
 // The ring after `written` bytes went in and `read` of them out, in records of one line.
 struct UsedRing : Ring {

@@ -81,6 +81,9 @@ void both_sides_see_the_same() {
   }
 }
 
+// The compiler takes the two addresses of a byte for two bytes, and orders accesses as it likes.
+void look_again() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
 void each_ring_is_mapped_twice_in_a_row() {
   const auto segment = make_segment(kCapacity);
   std::memset(segment->ring(0).data, 0, kCapacity);
@@ -88,14 +91,17 @@ void each_ring_is_mapped_twice_in_a_row() {
   for (int index = 0; index < 2; ++index) {
     const RingMemory ring = segment->ring(index);
     std::memcpy(ring.data + kCapacity - 100, text(7 + index), 300);
+    look_again();
     CHECK(is_text(ring.data + kCapacity - 100, 300, 7 + index));
     CHECK(std::memcmp(ring.data, text(7 + index) + 100, 200) == 0);
     std::memcpy(ring.data + 1000, text(9 + index), 50);
+    look_again();
     CHECK(is_text(ring.data + kCapacity + 1000, 50, 9 + index));
     CHECK(ring.at(kCapacity - 64) == ring.data + kCapacity - 64);
     CHECK(ring.at(5 * kCapacity + 64) == ring.data + 64);
     // The last byte of the second mapping is the last one of the ring.
     ring.data[2 * kCapacity - 1] = std::byte{77};
+    look_again();
     CHECK(ring.data[kCapacity - 1] == std::byte{77});
   }
   CHECK(is_text(segment->ring(0).data + kCapacity - 100, 99, 7));  // ring 1 did not touch it
@@ -186,7 +192,8 @@ void refuses_what_is_no_memory() {
   }
 }
 
-// --- failures of create ----------------------------------------------------------------------------
+// --- failures of create
+// ----------------------------------------------------------------------------
 
 class Limit {
  public:
@@ -253,7 +260,7 @@ void leaves_nothing_mapped() {
 }
 
 void a_forked_child_has_no_part_in_it() {
-  const auto segment = make_segment(kCapacity);
+  auto segment = make_segment(kCapacity);
   int pipe_ends[2];
   CHECK(::pipe2(pipe_ends, O_CLOEXEC) == 0);
   const pid_t child = ::fork();
@@ -261,11 +268,18 @@ void a_forked_child_has_no_part_in_it() {
   if (child == 0) {
     // The kernel reads for the child, so that nothing there is an error and not a crash.
     const RingMemory ring = segment->ring(0);
-    for (const void* there : {static_cast<const void*>(ring.words),
-                              static_cast<const void*>(ring.data),
-                              static_cast<const void*>(segment->ring(1).data + kCapacity)}) {
+    for (const void* there :
+         {static_cast<const void*>(ring.words), static_cast<const void*>(ring.data),
+          static_cast<const void*>(segment->ring(1).data + kCapacity)}) {
       if (::write(pipe_ends[1], there, 1) != -1 || errno != EFAULT) ::_exit(1);
     }
+    // What the child maps there is its own, and outlives the segment.
+    void* const there = segment->ring(0).words;
+    if (::mmap(there, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+               0) != there)
+      ::_exit(2);
+    segment.reset();
+    if (::write(pipe_ends[1], there, 1) != 1) ::_exit(3);
     ::_exit(0);
   }
   int status = -1;

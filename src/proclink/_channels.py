@@ -1,8 +1,8 @@
 """The channels of one link, oldest first.
 
 Normally there is one. A bound link whose peer went may still have unread messages of it while the
-next peer is there already: it receives from the oldest channel and sends on the newest. So nothing
-that was received is lost, and nothing is sent to somebody who left.
+next peer is there already. The link talks to one peer at a time, the oldest, until everything that
+one had sent was received: nothing that came is lost, and no answer goes to somebody else.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ class Channels:
     def admit(self) -> bool:
         """One peer at a time; a newcomer is the next one as soon as the peer is gone."""
         with self.changed:
-            newest = self.newest()
             if (
                 self._closed
                 or self._expected
-                or (newest is not None and newest.channel.peer_alive())
+                or (self._connections and self._connections[-1].channel.peer_alive())
                 or len(self._connections) >= _MOST_UNREAD
             ):
                 return False
@@ -63,12 +62,8 @@ class Channels:
     # --- the link's side --------------------------------------------------------------------------
 
     def oldest(self) -> Connection | None:
-        """Where to receive from."""
+        """The peer that the link talks to."""
         return self._connections[0] if self._connections else None
-
-    def newest(self) -> Connection | None:
-        """Where to send to."""
-        return self._connections[-1] if self._connections else None
 
     def of(self, channel: Channel) -> Connection | None:
         """The connection of a channel that is still among them."""

@@ -14,6 +14,7 @@ from proclink._channels import Channels
 from proclink._core import Event
 from proclink._errors import (
     BufferTooSmall,
+    Disconnected,
     ForkedLink,
     LinkClosed,
     MessageTooLarge,
@@ -73,22 +74,24 @@ class Link:
     link: messages are never interleaved. Every ``timeout`` is in seconds; ``None`` waits, ``0``
     only tries. A wait ends when the peer dies, when the link is closed, and on Ctrl-C.
 
-    A *bound* link waits for its next peer when one goes, and its calls go on waiting with it. A
-    link from :func:`connect` or ``accept`` has one peer; when that is gone, what it had sent is
-    still received, and then calls raise :class:`PeerClosed` or :class:`PeerLost`.
+    When the peer is gone, what it had sent is still received; then calls raise :class:`PeerClosed`
+    or :class:`PeerLost`. A *bound* link has one peer after another: a call that needs a peer waits
+    for one, and ``recv`` goes on with the next peer's messages when it has given all of the last
+    one's. A send is never turned over to a peer it was not meant for: it raises, and the next one
+    waits for the next peer, once there is nothing left to receive from the last.
     """
 
     __slots__ = (
         "__weakref__",
+        "_channel",
         "_channels",
         "_corrupt",
         "_endpoint",
         "_forked",
+        "_last_end",
         "_log",
         "_options",
         "_peer",
-        "_receiver",
-        "_sender",
         "_url",
     )
 
@@ -98,8 +101,8 @@ class Link:
         self._log = options.logger
         self._channels = channels
         self._endpoint: Endpoint | None = None
-        self._receiver: Channel = _NO_CHANNEL
-        self._sender: Channel = _NO_CHANNEL
+        self._channel: Channel = _NO_CHANNEL
+        self._last_end = _core.PEER_LOST  # how the channel before the present one ended
         self._peer: Peer | None = None
         self._corrupt: str | None = None
         self._forked = False
@@ -117,15 +120,16 @@ class Link:
         Raises:
             TimedOut: There was no room, or no peer, in time. Nothing of the message will arrive.
             MessageTooLarge: It is longer than both ends accept. The link is unharmed.
-            PeerClosed: The peer closed the link (not on a bound link, which waits for the next).
-            PeerLost: The peer vanished (likewise).
+            PeerClosed: The peer closed the link.
+            PeerLost: The peer vanished.
+            ChannelCorrupt: The peer broke the protocol.
             LinkClosed: This end is closed.
             TypeError: ``message`` is not bytes-like.
 
         Example:
             >>> link.send(b"ping", timeout=1.0)
         """
-        channel = self._sender
+        channel = self._channel
         event = channel.send(message, timeout)
         if event is not None:
             self._send_on(channel, event, message)
@@ -135,7 +139,7 @@ class Link:
             if event.status == _core.TOO_LARGE:
                 raise self._too_large(channel, message)
             left = self._after_send(channel, event)
-            channel = self._sender
+            channel = self._channel
             event = channel.send(message, left)
 
     def send_many(self, messages: Iterable[Buffer], timeout: float | None = None) -> None:
@@ -149,14 +153,14 @@ class Link:
         """
         batch = messages if isinstance(messages, (list, tuple)) else list(messages)
         done = 0
-        channel = self._sender
+        channel = self._channel
         outcome = channel.send_many(batch, timeout)
         while not isinstance(outcome, int):
             done += outcome.detail
             if outcome.status == _core.TOO_LARGE:
                 raise self._too_large(channel, batch[done], done)
             left = self._after_send(channel, outcome, done)
-            channel = self._sender
+            channel = self._channel
             outcome = channel.send_many(batch[done:], left)
 
     def loan(self, size: int, timeout: float | None = None) -> Loan:
@@ -182,7 +186,7 @@ class Link:
             raise ValueError(f"a loan cannot have {size} bytes")
         check_timeout(timeout)
         while True:
-            channel = self._sender
+            channel = self._channel
             if channel is _NO_CHANNEL:
                 outcome: Event | _core.LoanLease | None = Event(NOT_CONNECTED, timeout)
             elif isinstance(channel, _core.ShmChannel):
@@ -198,18 +202,22 @@ class Link:
             timeout = self._after_send(channel, outcome)
 
     def _after_send(self, channel: Channel, event: Event, sent: int = 0) -> float | None:
-        """Raises what an event of sending means, or gives the seconds left for the next channel."""
+        """Raises what an event of sending means, or gives the seconds left once there is a peer."""
         status, left = event.status, event.left
         if status == _core.TIMED_OUT:
             raise TimedOut(f"the peer at {self._url} did not make room in time", sent)
         if status == _core.HELD:
             raise StillHeld("this thread holds a loan of the link; send or discard it first")
-        self._check_usable(channel, status, sent)
-        if is_end(status):
-            self._ended(channel, status, sent)
-            if not channel.has_message():
-                self._channels.finish(channel)
-        return self._await_channel(left, channel, sent)
+        self._check_usable(status, sent)
+        if status == NOT_CONNECTED:
+            return self._await_channel(left)
+        if status == _core.CLOSED:
+            # A receiving thread has seen the end of this channel meanwhile.
+            raise disconnection(self._last_end, self._url, "", sent)
+        error = self._ended(channel, status, sent)
+        if self._channels.waits and not channel.has_message():
+            self._finish(channel, status)
+        raise error
 
     def _too_large(self, channel: Channel, message: Buffer, sent: int = 0) -> MessageTooLarge:
         with memoryview(message) as view:
@@ -226,18 +234,18 @@ class Link:
 
         Raises:
             TimedOut: None came in time.
-            PeerClosed: The peer closed the link, and everything it sent was received (not on a
-                bound link, which waits for the next peer).
-            PeerLost: The peer vanished (likewise).
-            MessageTruncated: It vanished in the middle of a message (likewise).
-            ChannelCorrupt: It broke the protocol (likewise).
+            PeerClosed: The peer closed the link, and everything it sent was received. (Not this
+                and not the next three on a bound link, which goes on with the next peer.)
+            PeerLost: The peer vanished.
+            MessageTruncated: It vanished in the middle of a message.
+            ChannelCorrupt: It broke the protocol.
             LinkClosed: This end is closed.
             StillHeld: This thread holds a view from :meth:`recv_view`.
 
         Example:
             >>> message = link.recv(timeout=1.0)
         """
-        channel = self._receiver
+        channel = self._channel
         message = channel.recv(timeout)
         if message:
             return message
@@ -246,7 +254,7 @@ class Link:
     def _recv_on(self, channel: Channel, message: Event | bytes) -> bytes:
         while not isinstance(message, bytes):
             left = self._after_recv(channel, message)
-            channel = self._receiver
+            channel = self._channel
             message = channel.recv(left)
         return message
 
@@ -266,11 +274,11 @@ class Link:
         """
         if most < 1:
             raise ValueError(f"recv_many() returns at least 1 message, not {most}")
-        channel = self._receiver
+        channel = self._channel
         messages = channel.recv_many(most, timeout)
         while isinstance(messages, Event):
             left = self._after_recv(channel, messages)
-            channel = self._receiver
+            channel = self._channel
             messages = channel.recv_many(most, left)
         return messages
 
@@ -291,14 +299,14 @@ class Link:
             >>> buffer = bytearray(4096)
             >>> length = link.recv_into(buffer)
         """
-        channel = self._receiver
+        channel = self._channel
         outcome = channel.recv_into(buffer, timeout)
         while not isinstance(outcome, int):
             if outcome.status == _core.TOO_SMALL:
                 with memoryview(buffer) as view:
                     raise BufferTooSmall(outcome.detail, view.nbytes)
             left = self._after_recv(channel, outcome)
-            channel = self._receiver
+            channel = self._channel
             outcome = channel.recv_into(buffer, left)
         return outcome
 
@@ -319,7 +327,7 @@ class Link:
             ...     total = sum(view)
         """
         while True:
-            channel = self._receiver
+            channel = self._channel
             view: Event | memoryview | bytes
             if isinstance(channel, _core.ShmChannel):
                 view = channel.recv_view(timeout)
@@ -349,15 +357,17 @@ class Link:
             raise TimedOut(f"no message came from {self._url} in time")
         if status == _core.HELD:
             raise StillHeld("this thread holds a view of the link; release it first")
-        self._check_usable(channel, status)
+        self._check_usable(status)
         if is_end(status):
-            self._ended(channel, status)
-            self._channels.finish(channel)
+            error = self._ended(channel, status)
+            if not self._channels.waits:
+                raise error
+            self._finish(channel, status)
         return self._await_channel(left)
 
     # --- the end of a channel, and the next one ---------------------------------------------------
 
-    def _check_usable(self, channel: Channel, status: int, sent: int = 0) -> None:
+    def _check_usable(self, status: int, sent: int = 0) -> None:
         if self._forked:
             raise ForkedLink(
                 f"the link {self._url} was made before the fork and belongs to the parent; make "
@@ -368,42 +378,43 @@ class Link:
         if self._channels.closed or (status == _core.CLOSED and not self._channels.waits):
             raise LinkClosed(f"the link {self._url} is closed")
 
-    def _ended(self, channel: Channel, status: int, sent: int = 0) -> None:
-        """Notes that a channel ended. Raises unless the link waits for a next peer."""
+    def _ended(self, channel: Channel, status: int, sent: int = 0) -> Disconnected:
+        """Notes that a channel ended; the error that this is."""
         error = disconnection(status, self._url, channel.violation, sent)
         self._log.info("%s", error)
-        if self._channels.waits:
-            return
-        if status == _core.CORRUPT:
+        if status == _core.CORRUPT and not self._channels.waits:
             self._corrupt = channel.violation
             channel.close()
-        raise error
+        return error
 
-    def _await_channel(
-        self, left: float | None, older_than: Channel | None = None, sent: int = 0
-    ) -> float | None:
-        """Waits for a channel (to send: for one behind ``older_than``); the seconds left."""
+    def _finish(self, channel: Channel, status: int) -> None:
+        """Lets go of the channel of a peer that is gone, for the next one to take its place."""
+        self._last_end = status
+        self._channels.finish(channel)
+        with self._channels.changed:
+            self._use_channels()
+
+    def _await_channel(self, left: float | None) -> float | None:
+        """Waits until there is a channel; gives the seconds left."""
         end = None if left is None else time.monotonic() + left
         channels = self._channels
-
-        def usable() -> bool:
-            newest = channels.newest()
-            return channels.closed or (newest is not None and newest.channel is not older_than)
-
         with channels.changed:
-            if not channels.changed.wait_for(usable, left):
-                raise TimedOut(f"no peer came to {self._url} in time", sent)
+            if not channels.changed.wait_for(
+                lambda: channels.closed or channels.oldest() is not None, left
+            ):
+                raise TimedOut(f"no peer came to {self._url} in time")
             if channels.closed:
                 raise LinkClosed(f"the link {self._url} is closed")
             self._use_channels()
         return None if end is None else max(0.0, end - time.monotonic())
 
     def _use_channels(self) -> None:
-        oldest, newest = self._channels.oldest(), self._channels.newest()
-        if oldest is not None and newest is not None:
-            self._receiver = oldest.channel
-            self._sender = newest.channel
-            self._peer = newest.peer
+        oldest = self._channels.oldest()
+        if oldest is None:
+            self._channel = _NO_CHANNEL
+        else:
+            self._channel = oldest.channel
+            self._peer = oldest.peer
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -412,16 +423,16 @@ class Link:
         """Where the link stands, asked of the system now."""
         if self._channels.closed:
             return State.CLOSED
-        newest = self._channels.newest()
-        if newest is not None and newest.channel.peer_alive():
-            return State.CONNECTED
-        return State.CONNECTING if self._channels.waits else State.DISCONNECTED
+        oldest = self._channels.oldest()
+        if oldest is None:
+            return State.CONNECTING
+        return State.CONNECTED if oldest.channel.peer_alive() else State.DISCONNECTED
 
     @property
     def peer(self) -> Peer | None:
         """Who is, or last was, at the other end; ``None`` before the first peer."""
-        newest = self._channels.newest()
-        return self._peer if newest is None else newest.peer
+        oldest = self._channels.oldest()
+        return self._peer if oldest is None else oldest.peer
 
     @property
     def address(self) -> str:

@@ -39,7 +39,8 @@ def cpu_mask() -> int:
 
 def _cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
+        # Of the process, whichever thread asks.
+        return os.sched_getaffinity(os.getpid())
     return set(range(os.cpu_count() or 1))
 
 

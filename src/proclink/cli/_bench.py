@@ -115,7 +115,7 @@ def _show(
     if apart:
         print(text, end="", file=sys.stderr, flush=True)
     else:
-        write(text.encode(sys.stdout.encoding, "replace"))
+        write(text.encode(console.encoding, "replace"))
 
 
 def json_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Annotated
 
@@ -22,8 +23,7 @@ def echo(
 ) -> None:
     """Send every message back, until Ctrl-C.
 
-    Without --listen there is one link, which waits for its next client when one goes: an echo that
-    a client did not wait for reaches the next one.
+    Without --listen there is one link, which waits for its next client when one goes.
     """
     with plain_ending():
         if listen:
@@ -34,7 +34,8 @@ def echo(
             with proclink.bind(url) as link:
                 say(f"bound to {link.address}")
                 for message in link:
-                    link.send(message)
+                    with contextlib.suppress(proclink.Disconnected):  # it did not wait for it
+                        link.send(message)
 
 
 def _serve(listener: proclink.Listener) -> None:

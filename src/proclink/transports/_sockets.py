@@ -341,9 +341,16 @@ def _receive_part(sock: socket.socket, size: int, descriptors: list[int]) -> byt
     return part
 
 
-def ready(sock: socket.socket, scheme_number: int) -> None:
-    """Ends the handshake."""
-    sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
+def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
+    """Ends the handshake.
+
+    Raises:
+        HandshakeFailed: The bound end went away meanwhile.
+    """
+    try:
+        sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
+    except OSError as error:
+        raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
 
 
 def close_all(descriptors: list[int]) -> None:

@@ -41,6 +41,6 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     with connect_unix(address, patience) as sock:
         peer = same_user(sock)
         welcome, _ = introduce(sock, _Pipe.number, address, options, patience)
-        ready(sock, _Pipe.number)
+        ready(sock, _Pipe.number, address)
         terms = agree(options, welcome)
         return Connection(stream_channel(sock, options, terms), peer, terms.max_send)

@@ -120,7 +120,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
                 raise HandshakeFailed(
                     f"the memory that {address} sent is not sealed memory of the agreed size"
                 ) from error
-            ready(sock, _Shm.number)
+            ready(sock, _Shm.number, address)
             peer_data, peer_space, own_data, own_space = descriptors[1:]
             del descriptors[1:]
             process = process_handle(sock, peer)

@@ -7,7 +7,7 @@ import errno
 import socket
 
 from proclink._address import Address
-from proclink._errors import AddressInUse, ConnectionFailed
+from proclink._errors import AddressError, AddressInUse, ConnectionFailed, ProclinkError
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._contract import Connection, Endpoint, Gate
@@ -70,9 +70,11 @@ def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
         return SocketEndpoint(Address("tcp", host=host, port=port), sock, _Tcp(), options, gate)
     except BaseException as error:
         sock.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        if isinstance(error, ProclinkError) or not isinstance(error, OSError):
+            raise
+        if error.errno == errno.EADDRINUSE:
             raise AddressInUse(str(address)) from None
-        raise
+        raise AddressError(f"cannot listen at {address}: {error.strerror}") from error
 
 
 def _connected_socket(address: Address, patience: Patience) -> socket.socket:
@@ -108,6 +110,6 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     with contextlib.closing(_connected_socket(address, patience)) as sock:
         peer = _Tcp().identify(sock)
         welcome, _ = introduce(sock, _Tcp.number, address, options, patience)
-        ready(sock, _Tcp.number)
+        ready(sock, _Tcp.number, address)
         terms = agree(options, welcome)
         return Connection(stream_channel(sock, options, terms), peer, terms.max_send)
