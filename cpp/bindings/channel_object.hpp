@@ -153,7 +153,7 @@ class ChannelObject {
     return receive_into(buffer, timeout);
   }
 
-  bool peer_alive() const { return channel_.peer_alive(); }
+  bool peer_alive() { return channel_.peer_alive(); }
   // Whether recv(0) would find at least the beginning of a message. True when another thread is
   // receiving, who will see for himself.
   bool has_message() {
@@ -172,8 +172,10 @@ class ChannelObject {
       const WithoutGil released;
       first = channel_.begin_close();
     }
-    // With the GIL again: nobody is between enter() and leave() now.
-    if (first) channel_.end_close();
+    // Having had the GIL once since, nobody is between enter() and leave() any more.
+    if (!first) return;
+    const WithoutGil released;
+    channel_.end_close();
   }
   void abandon() { channel_.abandon(); }
 

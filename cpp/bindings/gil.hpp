@@ -3,14 +3,65 @@
 
 #include <nanobind/nanobind.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "clock.hpp"
 
 namespace proclink::python {
 
+// When the interpreter ends, it ends every other thread that asks for the GIL by unwinding its stack
+// (pthread_exit), which C++ answers with std::terminate. So from then on, threads that come back from
+// a wait stop here, for the short time that is left. Python calls begin() at exit, when only daemon
+// threads are left beside the calling one.
+class InterpreterExit {
+ public:
+  static void begin() {
+    ending_thread() = std::this_thread::get_id();
+    begun().store(true, std::memory_order_seq_cst);
+    // Whoever was already asking for the GIL gets it now.
+    constexpr int kPatience = 1000;  // milliseconds
+    PyThreadState* const state = PyEval_SaveThread();
+    for (int waited = 0; waited < kPatience && asking().load(std::memory_order_seq_cst) > 0; ++waited)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    PyEval_RestoreThread(state);
+  }
+
+  // Around asking for the GIL.
+  static void ask() {
+    asking().fetch_add(1, std::memory_order_seq_cst);
+    if (!begun().load(std::memory_order_seq_cst) ||
+        std::this_thread::get_id() == ending_thread()) [[likely]]
+      return;
+    asking().fetch_sub(1, std::memory_order_seq_cst);
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+  static void have() { asking().fetch_sub(1, std::memory_order_seq_cst); }
+
+ private:
+  static std::atomic<bool>& begun() {
+    static std::atomic<bool> begun{false};
+    return begun;
+  }
+  static std::atomic<int>& asking() {
+    static std::atomic<int> asking{0};
+    return asking;
+  }
+  static std::thread::id& ending_thread() {
+    static std::thread::id thread;
+    return thread;
+  }
+};
+
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() { PyEval_RestoreThread(state_); }
+  ~WithoutGil() {
+    InterpreterExit::ask();
+    PyEval_RestoreThread(state_);
+    InterpreterExit::have();
+  }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
 
@@ -20,7 +71,9 @@ class WithoutGil {
 
 // The core's hook: runs the Python signal handlers. True when one raised; the exception stays set.
 inline bool signal_raised() {
+  InterpreterExit::ask();
   const PyGILState_STATE state = PyGILState_Ensure();
+  InterpreterExit::have();
   const bool raised = PyErr_CheckSignals() != 0;
   PyGILState_Release(state);
   return raised;

@@ -35,7 +35,8 @@ class ViewLease {
  private:
   void end(bool seen) {
     if (std::exchange(done_, true)) return;
-    if (!channel_.receiving.end_lease()) return;  // the channel was closed meanwhile
+    // Closed meanwhile, or the copy of a forked child, which has no part in the memory.
+    if (channel_.is_closed() || !channel_.receiving.end_lease()) return;
     if (seen) channel_.consume();
     channel_.receiving.give();
   }
@@ -86,7 +87,8 @@ class LoanLease {
       throw nb::python_error();
     }
     if (std::exchange(done_, true)) return static_cast<int>(Status::ok);
-    if (!channel_.sending.end_lease()) return static_cast<int>(Status::closed);
+    if (channel_.is_closed() || !channel_.sending.end_lease())
+      return static_cast<int>(Status::closed);
     const Status status = channel_.commit_loan(length);
     channel_.sending.give();
     return static_cast<int>(status);
@@ -94,7 +96,7 @@ class LoanLease {
 
   void discard() {
     if (std::exchange(done_, true)) return;
-    if (channel_.sending.end_lease()) channel_.sending.give();
+    if (!channel_.is_closed() && channel_.sending.end_lease()) channel_.sending.give();
   }
 
  private:

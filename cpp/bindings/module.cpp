@@ -170,6 +170,8 @@ NB_MODULE(_core, m) {
   m.def("create_segment", &create_segment, "capacity"_a);
   m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
   m.def("create_doorbell", &create_doorbell);
+  m.def("begin_exit", &InterpreterExit::begin);
+  m.def("is_doorbell", &Doorbell::is_one, "handle"_a);
   m.def(
       "measure_wake",
       [](int first_cpu, int second_cpu) {

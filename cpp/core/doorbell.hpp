@@ -23,6 +23,9 @@ class Doorbell {
 
   static Doorbell create(SystemError& error);
 
+  // Whether a handle received from a peer is one of a doorbell.
+  static bool is_one(Handle handle);
+
   void ring() const;
   void drain() const;  // forgets every ring so far; never blocks
   void close();

@@ -3,6 +3,8 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
 
 #include "doorbell.hpp"
 
@@ -12,6 +14,14 @@ Doorbell Doorbell::create(SystemError& error) {
   const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) error = {errno, "eventfd"};
   return Doorbell(fd);
+}
+
+bool Doorbell::is_one(Handle handle) {
+  char link[32];
+  char target[32] = {};
+  std::snprintf(link, sizeof link, "/proc/self/fd/%d", handle);
+  return ::readlink(link, target, sizeof target - 1) > 0 &&
+         std::strcmp(target, "anon_inode:[eventfd]") == 0;
 }
 
 void Doorbell::ring() const {

@@ -101,10 +101,7 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
         wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
              answer ? kPausesForAnswer : kPausesForMessage, deadline);
     if (status == Status::peer_lost) {
-      // Nobody takes this flag down any more but our own next send, which then looks for itself
-      // whether the peer is there (see after_publish) instead of filling the ring for nobody.
-      std::uint32_t awake = kAwake;
-      tx_.ring().words->consumer_state.compare_exchange_strong(awake, kAsleep);
+      note_peer_gone();
       return ended(rx_.peer_is_closed());
     }
     if (status != Status::ok) return status;
@@ -333,7 +330,19 @@ Status ShmChannel::read_mark(Deadline deadline, bool& restart) {
 
 // --- both ------------------------------------------------------------------------------------------
 
-bool ShmChannel::peer_alive() const { return !is_closed() && !watch_.peer_gone(); }
+bool ShmChannel::peer_alive() {
+  if (is_closed()) return false;
+  if (!watch_.peer_gone()) return true;
+  note_peer_gone();
+  return false;
+}
+
+// Nobody takes this flag down any more but our own next send, which then looks for itself whether
+// the peer is there (see after_publish) instead of filling the ring for nobody.
+void ShmChannel::note_peer_gone() {
+  std::uint32_t awake = kAwake;
+  tx_.ring().words->consumer_state.compare_exchange_strong(awake, kAsleep);
+}
 
 bool ShmChannel::begin_close() {
   if (closed_.exchange(true, std::memory_order_seq_cst)) return false;

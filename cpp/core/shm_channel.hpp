@@ -95,7 +95,7 @@ class ShmChannel {
 
   // --- both --------------------------------------------------------------------------------------
 
-  bool peer_alive() const;
+  bool peer_alive();
   // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
   // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
   // without the locks. False when it was closed before; the second step is not due then.
@@ -142,6 +142,7 @@ class ShmChannel {
   }
 
   Status after_publish(PeerWas peer);
+  void note_peer_gone();
   Status write_in_steps(const std::byte* message, std::size_t length, std::uint64_t bytes);
   Status stream(const std::byte* message, std::size_t length, Deadline deadline);
   Status settle(Deadline deadline);

@@ -78,7 +78,7 @@ class StreamChannel {
 
   // --- both --------------------------------------------------------------------------------------
 
-  bool peer_alive() const;
+  bool peer_alive();
   // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
   // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
   // without the locks. False when it was closed before; the second step is not due then.
@@ -117,6 +117,9 @@ class StreamChannel {
   void give_up(std::uint64_t header, std::size_t sent, std::size_t total);
   Status settle(Deadline deadline);
   void say_goodbye();
+  bool is_tcp() const;
+  void linger();
+  void discard_input();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
   Status send_failed(int error);
   Status usable() const { return ended_.load(std::memory_order_relaxed); }

@@ -434,15 +434,14 @@ Status StreamChannel::read_message(std::byte* destination, Deadline deadline, bo
 
 // --- both ------------------------------------------------------------------------------------------
 
-bool StreamChannel::peer_alive() const {
+bool StreamChannel::peer_alive() {
   if (is_closed()) return false;
-#ifdef POLLRDHUP
-  constexpr short kGone = POLLRDHUP;
-#else
-  constexpr short kGone = 0;
-#endif
-  pollfd watched{socket_, kGone, 0};
-  return ::poll(&watched, 1, 0) == 0;
+  pollfd watched{socket_, kPeerEnded, 0};
+  if (::poll(&watched, 1, 0) == 0) return true;
+  // A send need not ask the socket any more (see ended()).
+  Status ok = Status::ok;
+  ended_.compare_exchange_strong(ok, Status::peer_lost);
+  return false;
 }
 
 bool StreamChannel::begin_close() {
@@ -464,16 +463,41 @@ void StreamChannel::say_goodbye() {
 
 void StreamChannel::end_close() {
   say_goodbye();
+  if (is_tcp()) linger();
   ::shutdown(socket_, SHUT_RDWR);
-  // Closing a socket with unread bytes in it resets the connection, and a reset may overtake what
-  // this end sent last.
+  discard_input();
+  abandon();
+  receiving.give();
+  sending.give();
+}
+
+bool StreamChannel::is_tcp() const {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  return ::getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &length) == 0 &&
+         address.ss_family != AF_UNIX;
+}
+
+// Closing a TCP socket with unread bytes in it, or one that more bytes come to, resets the
+// connection (RFC 2525, 2.17), and the reset would overtake what this end sent last. So what comes
+// is taken off until the peer's system has acknowledged everything, or for half a second.
+void StreamChannel::linger() {
+  constexpr Nanoseconds kLongest = 500'000'000;
+  const Deadline deadline = Deadline::after(kLongest);
+  int unacknowledged = 0;
+  while (::ioctl(socket_, TIOCOUTQ, &unacknowledged) == 0 && unacknowledged > 0 &&
+         !deadline.passed()) {
+    discard_input();
+    // No event tells of an acknowledgement.
+    ::poll(nullptr, 0, 1);
+  }
+}
+
+void StreamChannel::discard_input() {
   constexpr int kReadsAtMost = 256;
   for (int reads = 0; reads < kReadsAtMost; ++reads) {
     if (::recv(socket_, buffer_.get(), kBuffer, MSG_DONTWAIT) <= 0) break;
   }
-  abandon();
-  receiving.give();
-  sending.give();
 }
 
 void StreamChannel::abandon() {

@@ -12,9 +12,11 @@ Example:
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import logging
 
+from proclink import _core
 from proclink._errors import (
     AddressBlocked,
     AddressError,
@@ -80,6 +82,9 @@ __all__ = [
     "connect",
     "listen",
 ]
+
+# Registered before the supervisor's, so called after it has ended its thread.
+atexit.register(_core.begin_exit)
 
 logging.getLogger("proclink").addHandler(logging.NullHandler())
 

@@ -76,7 +76,12 @@ def _check_name(url: str, name: str) -> None:
 
 
 def _parse_path(url: str, path: str) -> Address:
-    if "\0" in path or path.endswith("/") or os.path.normpath(path) != path:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise AddressError(f"no file system takes the path in {url!r}") from None
+    # normpath() keeps two leading slashes apart, which POSIX leaves to the system.
+    if "\0" in path or path.endswith("/") or os.path.normpath(path).replace("//", "/") != path:
         raise AddressError(f"the path in {url!r} is not the plain absolute path of a file")
     return Address("pipe", path=path)
 

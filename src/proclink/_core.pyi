@@ -130,6 +130,12 @@ def attach_segment(handle: int, capacity: int) -> Segment:
 def create_doorbell() -> int:
     """A new doorbell's descriptor."""
 
+def is_doorbell(handle: int) -> bool:
+    """Whether a descriptor received from a peer is one of a doorbell."""
+
+def begin_exit() -> None:
+    """Keeps other threads inside the waits they are in. For the end of the interpreter."""
+
 def measure_wake(first_cpu: int, second_cpu: int) -> int:
     """Nanoseconds from ringing the doorbell of a thread that sleeps to that thread running.
 

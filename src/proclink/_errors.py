@@ -32,10 +32,24 @@ The shape follows httpx: one tree, and every low-level error mapped to the most 
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class ProclinkError(Exception):
     """The base of every error of proclink."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles by its attributes: an initializer takes other things than it shows."""
+        return (_restore, (type(self), self.args, vars(self)))
+
+
+def _restore(
+    kind: type[ProclinkError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> ProclinkError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(attributes)
+    return error
 
 
 class AddressError(ProclinkError, ValueError):

@@ -189,6 +189,8 @@ class Link:
             channel = self._channel
             if channel is _NO_CHANNEL:
                 outcome: Event | _core.LoanLease | None = Event(NOT_CONNECTED, timeout)
+            elif channel.closed:
+                outcome = Event(_core.CLOSED, timeout)
             elif isinstance(channel, _core.ShmChannel):
                 outcome = channel.loan(size, timeout)
             else:

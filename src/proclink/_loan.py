@@ -59,7 +59,8 @@ class Loan:
         status = lease.commit(size)
         self._lease = None
         if status == _core.CLOSED:
-            raise LinkClosed(f"the link {self._link.address} is closed")
+            self._link._check_usable(status)
+            raise LinkClosed(f"the channel of {self._link.address} is closed")
         if status != 0:
             raise disconnection(status, self._link.address, "")
 

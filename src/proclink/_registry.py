@@ -8,11 +8,13 @@ removed that proclink did not make.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
-import getpass
 import hashlib
 import json
 import os
+import pwd
 import re
 import stat
 import tempfile
@@ -38,7 +40,8 @@ def runtime_directory() -> Path:
         directory = Path(base, "proclink")
     else:
         directory = Path(tempfile.gettempdir(), f"proclink-{os.geteuid()}")
-    directory.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
     if not _is_private(directory):
         raise RuntimeDirectoryError(
             f"{directory} must be a directory of this user with mode 0700; remove it, or set "
@@ -98,6 +101,14 @@ class Claim:
             self._lock = -1
 
 
+def _user_name() -> str:
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container's made-up user
+        return str(uid)
+
+
 def _lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
@@ -119,17 +130,20 @@ def claim(path: Path, url: str) -> Claim:
         OSError: The directory does not exist or cannot be written.
     """
     lock = _lock(path, url)
+    before = _read_record(lock)
     try:
-        _clear_leftovers(path, _read_record(lock))
+        _clear_leftovers(path, before)
         record = {
             "url": url,
             "pid": os.getpid(),
-            "user": getpass.getuser(),
+            "user": _user_name(),
             "started": time.time(),
         }
         os.ftruncate(lock, 0)
         os.pwrite(lock, json.dumps(record).encode(), 0)
     except BaseException:
+        if not before:  # the file was made just now
+            _lock_path(path).unlink(missing_ok=True)
         os.close(lock)
         raise
     return Claim(path, lock)
@@ -140,8 +154,14 @@ def _lock(path: Path, url: str) -> int:
     while True:
         try:
             lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except IsADirectoryError:
-            raise AddressBlocked(f"{lock_path} is a directory; remove it") from None
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise
+            raise AddressBlocked(
+                f"{lock_path} is not a plain file ({error.strerror}); remove it"
+            ) from None
         try:
             status = os.fstat(lock)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

@@ -79,9 +79,9 @@ def quota_cpus(membership: Path, root: Path) -> float:
 def _quota_v2(file: Path) -> float:
     try:
         allowed, period = file.read_text().split()
+        return float("inf") if allowed == "max" else int(allowed) / int(period)
     except (OSError, ValueError):
         return float("inf")
-    return float("inf") if allowed == "max" else int(allowed) / int(period)
 
 
 def _quota_v1(folder: Path) -> float:

@@ -30,6 +30,11 @@ class Supervisor:
         finally:
             self.loop.close()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the interpreter is ending and the thread is gone."""
+        return not self._thread.is_alive()
+
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Runs a coroutine on the loop and waits for its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
@@ -55,11 +60,9 @@ def supervisor() -> Supervisor:
 
 
 def _stop() -> None:
-    global _supervisor
     with _lock:
         if _supervisor is not None:
             _supervisor.stop()
-            _supervisor = None
 
 
 def _in_child() -> None:

@@ -29,6 +29,7 @@ from proclink._supervisor import supervisor
 from proclink.transports._contract import Channel, Connection, Gate
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE_WITHOUT_RESOURCES = 0.1
 _FIRST_RETRY = 0.001
 _LONGEST_RETRY = 0.05
 
@@ -137,25 +138,32 @@ class SocketEndpoint:
         self._newcomers: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
         _fork.on_fork(self, SocketEndpoint._forget)
+        self._resuming: asyncio.TimerHandle | None = None
         self._supervisor = supervisor()
-        self._accepting = self._supervisor.run(self._start())
+        self._supervisor.run(self._start())
 
-    async def _start(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self._accept_all())
+    async def _start(self) -> None:
+        self._resume()
 
-    async def _accept_all(self) -> None:
+    def _resume(self) -> None:
+        self._resuming = None
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    # Not loop.sock_accept(): cancelled at the wrong moment, it loses a client's socket.
+    def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(self._socket)
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._options.logger.error("cannot accept at %s: %s", self.address, error)
-                    await asyncio.sleep(0.1)  # what is short may be freed; do not spin until then
-                continue
-            newcomer = asyncio.create_task(self._receive(sock))
-            self._newcomers.add(newcomer)
-            newcomer.add_done_callback(self._newcomers.discard)
+        try:
+            sock, _ = self._socket.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                # What is short may be freed; looking again at once would only spin.
+                self._options.logger.error("cannot accept at %s: %s", self.address, error)
+                loop.remove_reader(self._socket)
+                self._resuming = loop.call_later(_PAUSE_WITHOUT_RESOURCES, self._resume)
+            return
+        newcomer = loop.create_task(self._receive(sock))
+        self._newcomers.add(newcomer)
+        newcomer.add_done_callback(self._newcomers.discard)
 
     async def _receive(self, sock: socket.socket) -> None:
         log = self._options.logger
@@ -234,14 +242,18 @@ class SocketEndpoint:
 
     def close(self) -> None:
         """Stops accepting, and sends away whoever is still introducing himself."""
-        self._supervisor.run(self._stop())
+        if not self._supervisor.stopped:
+            self._supervisor.run(self._stop())
         self._socket.close()
 
     async def _stop(self) -> None:
-        tasks = [self._accepting, *self._newcomers]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._resuming is not None:
+            self._resuming.cancel()
+        asyncio.get_running_loop().remove_reader(self._socket)
+        newcomers = list(self._newcomers)
+        for newcomer in newcomers:
+            newcomer.cancel()
+        await asyncio.gather(*newcomers, return_exceptions=True)
 
     def _forget(self) -> None:
         self._socket.close()
@@ -290,18 +302,27 @@ class Patience:
 
 
 def introduce(
-    sock: socket.socket, scheme_number: int, address: Address, options: Options, patience: Patience
+    sock: socket.socket,
+    scheme_number: int,
+    address: Address,
+    options: Options,
+    patience: Patience,
+    expected_descriptors: int = 0,
 ) -> tuple[Introduction, list[int]]:
     """Sends HELLO and gives the WELCOME and the descriptors that came with it.
 
-    The caller sends READY (:func:`ready`) when it has checked them.
+    The caller sends READY (:func:`ready`) when it has checked what they are.
 
     Raises:
         ConnectionFailed: The bound end refused, or does not speak proclink.
         NoServer: It did not answer in time.
     """
     left = patience.left()
-    sock.settimeout(options.handshake_timeout if left is None else max(left, _FIRST_RETRY))
+    if left is None:
+        left = options.handshake_timeout
+    # One deadline for all of it: a server that sends a byte now and then gains no time.
+    deadline = time.monotonic() + max(left, _FIRST_RETRY)
+    sock.settimeout(max(left, _FIRST_RETRY))
     hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
     descriptors: list[int] = []
     try:
@@ -310,6 +331,7 @@ def introduce(
             sock.sendall(_handshake.pack(hello))
         data = b""
         while len(data) < _handshake.SIZE:
+            sock.settimeout(max(deadline - time.monotonic(), 1e-6))
             part = _receive_part(sock, _handshake.SIZE - len(data), descriptors)
             if not part:
                 raise HandshakeFailed(f"the server at {address} hung up during the handshake")
@@ -320,6 +342,8 @@ def introduce(
         refused = _handshake.refusal(welcome, str(address))
         if refused is not None:
             raise refused
+        if len(descriptors) != expected_descriptors:
+            raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
     except BaseException as error:
         close_all(descriptors)
         if isinstance(error, TimeoutError) and not isinstance(error, ProclinkError):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 from proclink._address import Address
-from proclink._errors import AddressBlocked, AddressError, ConnectionFailed, PeerRefused
+from proclink._errors import (
+    AddressBlocked,
+    AddressError,
+    ConnectionFailed,
+    PeerRefused,
+    ProclinkError,
+)
 from proclink._options import Options
 from proclink._peer import Peer, peer_of_unix_socket
 from proclink._registry import Claim, claim, socket_path
@@ -27,17 +32,35 @@ def path_of(address: Address) -> Path:
     return Path(address.path) if address.path else socket_path(address.name, address.scheme)
 
 
-@contextlib.contextmanager
-def _short_enough(path: Path) -> Iterator[str]:
-    """A name of ``path`` that fits a socket address, however long the path is."""
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_ADDRESS:
-        yield str(path)
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _LONGEST_SOCKET_ADDRESS
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    """Binds to a path of any length: a long one by a short name that is then changed."""
+    if _fits(path):
+        sock.bind(str(path))
         return
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        short = f".{os.getpid()}-{threading.get_native_id()}"
+        sock.bind(f"/proc/self/fd/{directory}/{short}")
+        # The path is free: its owner's lock is held.
+        os.rename(short, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         os.close(directory)
+
+
+def _connect(sock: socket.socket, path: Path) -> None:
+    """Connects to a path of any length."""
+    if _fits(path):
+        sock.connect(str(path))
+        return
+    file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
 
 
 def same_user(sock: socket.socket) -> Peer:
@@ -64,7 +87,9 @@ class UnixEndpoint(SocketEndpoint):
         path = path_of(address)
         try:
             self._claim = claim(path, str(address))
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        except ProclinkError:
+            raise
+        except OSError as error:
             raise AddressError(f"cannot make a socket at {path}: {error.strerror}") from error
         try:
             sock = _listening_socket(self._claim)
@@ -88,8 +113,7 @@ def _listening_socket(claim: Claim) -> socket.socket:
     try:
         # The mode the socket file is born with (no umask race, unlike chmod after bind).
         os.fchmod(sock.fileno(), 0o600)
-        with _short_enough(claim.path) as name:
-            sock.bind(name)
+        _bind(sock, claim.path)
         claim.made_socket()
         sock.listen(_BACKLOG)
     except BaseException:
@@ -111,8 +135,7 @@ def connect_unix(address: Address, patience: Patience) -> socket.socket:
         try:
             # A full backlog makes a blocking connect wait without end.
             sock.setblocking(False)
-            with _short_enough(path) as name:
-                sock.connect(name)
+            _connect(sock, path)
         except OSError as error:
             sock.close()
             if error.errno == errno.ECONNREFUSED and not path.is_socket() and path.exists():

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from proclink import _core
+from proclink import _core, _fork
 from proclink._address import Address
 from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
@@ -56,6 +56,7 @@ class MemoryChannel:
         self._incoming = incoming
         self._max_send = max_send
         self.closed = False
+        _fork.on_fork(self, MemoryChannel.abandon)
 
     def send(self, message: Buffer, timeout: float | None) -> Event | None:
         return self._send(_as_bytes(message), _Clock(timeout))
@@ -63,6 +64,8 @@ class MemoryChannel:
     def _send(self, message: bytes, clock: _Clock) -> Event | None:
         out = self._outgoing
         size = len(message)
+        if self.closed:
+            return clock.event(_core.CLOSED)
         if size > self._max_send:
             return clock.event(_core.TOO_LARGE)
         with out.changed:
@@ -92,6 +95,8 @@ class MemoryChannel:
 
     def _take(self, clock: _Clock, longest: int | None = None) -> Event | bytes:
         incoming = self._incoming
+        if self.closed:
+            return clock.event(_core.CLOSED)
         with incoming.changed:
             ended = clock.wait(
                 incoming.changed,
@@ -145,7 +150,8 @@ class MemoryChannel:
         self._incoming.close()
 
     def abandon(self) -> None:
-        """Nothing is shared with another process."""
+        """The copy of a forked child has nobody at its other end."""
+        self.closed = True
 
 
 class _Clock:

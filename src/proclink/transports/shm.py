@@ -110,9 +110,9 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     patience = Patience(timeout)
     with connect_unix(address, patience) as sock:
         peer = same_user(sock)
-        welcome, descriptors = introduce(sock, _Shm.number, address, options, patience)
+        welcome, descriptors = introduce(sock, _Shm.number, address, options, patience, DESCRIPTORS)
         try:
-            if len(descriptors) != DESCRIPTORS:
+            if not all(map(_core.is_doorbell, descriptors[1:])):
                 raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
             try:
                 segment = _core.attach_segment(descriptors[0], welcome.ring_size)

@@ -52,8 +52,8 @@ def _resolve(
     flags = socket.AI_PASSIVE if passive else 0
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
-    except socket.gaierror as error:
-        raise ConnectionFailed(f"the host of {address} is unknown: {error.strerror}") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConnectionFailed(f"the host of {address} is unknown: {error}") from error
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
 
 
