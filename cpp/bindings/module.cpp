@@ -154,6 +154,9 @@ NB_MODULE(_core, m) {
   using namespace proclink;
   using namespace proclink::python;
 
+  // A daemon thread that waits when the interpreter ends keeps its channel.
+  nb::set_leak_warnings(false);
+
   const std::pair<const char*, Status> statuses[] = {
       {"TIMED_OUT", Status::timed_out},     {"CLOSED", Status::closed},
       {"PEER_CLOSED", Status::peer_closed}, {"PEER_LOST", Status::peer_lost},

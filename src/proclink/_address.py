@@ -96,6 +96,11 @@ def _parse_tcp(url: str, rest: str) -> Address:
         raise AddressError(f"an IPv6 address in {url!r} needs brackets, like 'tcp://[::1]:5000'")
     if not host or not host.isprintable() or any(c in host for c in "/ @[]"):
         raise AddressError(f"{url!r} has no valid host")
-    if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535):
+    if not (
+        port_text.isascii()
+        and port_text.isdigit()
+        and len(port_text) <= 5
+        and int(port_text) <= 65535
+    ):
         raise AddressError(f"the port in {url!r} is not a number from 0 to 65535")
     return Address("tcp", host=host, port=int(port_text))

@@ -46,8 +46,13 @@ class ProclinkError(Exception):
 def _restore(
     kind: type[ProclinkError], arguments: tuple[Any, ...], attributes: dict[str, Any]
 ) -> ProclinkError:
-    error = kind.__new__(kind, *arguments)
-    error.args = arguments
+    # Past the initializers of this module, with that of the built-in.
+    error: ProclinkError
+    if issubclass(kind, OSError):
+        error = OSError.__new__(kind, *arguments)
+        OSError.__init__(error, *arguments)
+    else:
+        error = BaseException.__new__(kind, *arguments)
     vars(error).update(attributes)
     return error
 

@@ -164,19 +164,20 @@ class SocketEndpoint:
         newcomer = loop.create_task(self._receive(sock))
         self._newcomers.add(newcomer)
         newcomer.add_done_callback(self._newcomers.discard)
+        # And not in the task, which may be cancelled before it has begun.
+        newcomer.add_done_callback(lambda _: sock.close())
 
     async def _receive(self, sock: socket.socket) -> None:
         log = self._options.logger
-        with sock:
-            try:
-                async with asyncio.timeout(self._options.handshake_timeout):
-                    connection = await self._shake_hands(sock)
-            except TimeoutError:
-                log.warning("a newcomer at %s did not introduce itself in time", self.address)
-                return
-            except (ProclinkError, OSError) as error:
-                log.warning("a newcomer at %s was refused: %s", self.address, error)
-                return
+        try:
+            async with asyncio.timeout(self._options.handshake_timeout):
+                connection = await self._shake_hands(sock)
+        except TimeoutError:
+            log.warning("a newcomer at %s did not introduce itself in time", self.address)
+            return
+        except (ProclinkError, OSError) as error:
+            log.warning("a newcomer at %s was refused: %s", self.address, error)
+            return
         log.info("connected at %s: %s", self.address, connection.peer)
         self._gate.deliver(connection)
 

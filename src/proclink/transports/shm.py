@@ -34,6 +34,7 @@ class _Memory:
         if free is not None and need + _RESERVE > free:
             raise SharedMemoryFull(need, free)
         self._descriptors: list[int] = []
+        self._segment: _core.Segment | None = None
         try:
             self._segment, memory = _core.create_segment(options.ring_size)
             self._descriptors.append(memory)
@@ -49,13 +50,15 @@ class _Memory:
         return list(self._descriptors)
 
     def accept(self, sock: socket.socket, peer: Peer, terms: Terms) -> Channel:
+        segment = self._segment
+        assert segment is not None  # noqa: S101 - accept() comes before withdraw()
         own_data, own_space, peer_data, peer_space = self._descriptors[1:]
         os.close(self._descriptors[0])
         self._descriptors.clear()
         process = process_handle(sock, peer)
         return _watched(
             _core.ShmChannel(
-                self._segment,
+                segment,
                 creator=True,
                 own_data=own_data,
                 own_space=own_space,
@@ -71,6 +74,7 @@ class _Memory:
 
     def withdraw(self) -> None:
         close_all(self._descriptors)
+        self._segment = None
 
 
 def _watched(channel: _core.ShmChannel) -> Channel:

@@ -7,7 +7,13 @@ import errno
 import socket
 
 from proclink._address import Address
-from proclink._errors import AddressError, AddressInUse, ConnectionFailed, ProclinkError
+from proclink._errors import (
+    AddressError,
+    AddressInUse,
+    ConnectionFailed,
+    HandshakeFailed,
+    ProclinkError,
+)
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._contract import Connection, Endpoint, Gate
@@ -38,8 +44,11 @@ class _Tcp:
 
     def identify(self, sock: socket.socket) -> Peer:
         # A small message must not wait for the acknowledgement of the one before (RFC 896).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        host, port = sock.getpeername()[:2]
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            host, port = sock.getpeername()[:2]
+        except OSError as error:
+            raise HandshakeFailed(f"the other end hung up: {error}") from error
         return Peer(address=str(Address("tcp", host=host, port=port)).removeprefix("tcp://"))
 
     def offer(self, options: Options) -> Offer:
