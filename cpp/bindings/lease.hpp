@@ -72,16 +72,13 @@ class LoanLease {
     if (result == 0) ++exports_;
     return result;
   }
-  void release_buffer() { --exports_; }
+  void release_buffer() {
+    if (--exports_ == 0 && discarded_) discard();
+  }
+  bool exported() const { return exports_ > 0; }
 
-  // Sends the first `length` bytes. The status, or an exception when views of it are alive.
+  // Sends the first `length` bytes and gives the status. No view of it may be alive.
   int commit(std::size_t length) {
-    if (exports_ > 0) {
-      PyErr_SetString(PyExc_BufferError,
-                      "an array or memoryview made from the loan is still alive; release it "
-                      "before the loan is sent");
-      throw nb::python_error();
-    }
     if (length > length_) {
       PyErr_SetString(PyExc_ValueError, "cannot send more bytes than were loaned");
       throw nb::python_error();
@@ -94,8 +91,10 @@ class LoanLease {
     return static_cast<int>(status);
   }
 
+  // Gives the room back, as soon as no view of it is alive.
   void discard() {
-    if (std::exchange(done_, true)) return;
+    discarded_ = true;
+    if (exports_ > 0 || std::exchange(done_, true)) return;
     if (!channel_.is_closed() && channel_.sending.end_lease()) channel_.sending.give();
   }
 
@@ -106,6 +105,7 @@ class LoanLease {
   std::byte* room_;
   std::size_t length_;
   int exports_ = 0;
+  bool discarded_ = false;
   bool done_ = false;
 };
 

@@ -197,7 +197,8 @@ NB_MODULE(_core, m) {
   nb::class_<ViewLease>(m, "ViewLease", nb::type_slots(buffer_slots<ViewLease>));
   nb::class_<LoanLease>(m, "LoanLease", nb::type_slots(buffer_slots<LoanLease>))
       .def("commit", &LoanLease::commit, "length"_a)
-      .def("discard", &LoanLease::discard);
+      .def("discard", &LoanLease::discard)
+      .def_prop_ro("exported", &LoanLease::exported);
 
   using Stream = ChannelObject<StreamChannel>;
   nb::class_<Stream> stream(m, "StreamChannel", nb::is_weak_referenceable(),

@@ -52,12 +52,15 @@ class LoanLease:
         """Sends the first ``length`` bytes; a status, 0 for sent.
 
         Raises:
-            BufferError: A view of the room is alive.
             ValueError: ``length`` is more than was loaned.
         """
 
     def discard(self) -> None:
-        """Gives the room back."""
+        """Gives the room back, as soon as no view of it is alive."""
+
+    @property
+    def exported(self) -> bool:
+        """Whether a view of the room is alive."""
 
 class _Channel:
     def send(self, message: Buffer, timeout: float | None, /) -> Event | None: ...

@@ -24,7 +24,7 @@ from proclink._errors import (
 )
 from proclink._events import NOT_CONNECTED, disconnection, is_end
 from proclink._loan import Loan
-from proclink._options import Options, check_timeout
+from proclink._options import Options, check_timeout, waitable
 from proclink._peer import Peer
 from proclink._state import State
 from proclink.transports._contract import Channel, Connection, Endpoint
@@ -402,7 +402,7 @@ class Link:
         channels = self._channels
         with channels.changed:
             if not channels.changed.wait_for(
-                lambda: channels.closed or channels.oldest() is not None, left
+                lambda: channels.closed or channels.oldest() is not None, waitable(left)
             ):
                 raise TimedOut(f"no peer came to {self._url} in time")
             if channels.closed:
@@ -481,8 +481,8 @@ class Link:
     def __del__(self) -> None:
         channels = getattr(self, "_channels", None)
         if channels is not None and not channels.closed and not self._forked:
-            warnings.warn(f"unclosed link {self._url}", ResourceWarning, source=self, stacklevel=2)
             self.close()
+            warnings.warn(f"unclosed link {self._url}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<proclink.Link {self._url} {self.state.value}>"

@@ -16,7 +16,7 @@ from proclink._errors import (
     TimedOut,
 )
 from proclink._link import Link, link_of
-from proclink._options import Options, check_timeout
+from proclink._options import Options, check_timeout, waitable
 from proclink.transports import transport_for
 from proclink.transports._contract import Connection
 
@@ -94,10 +94,10 @@ class Listener:
 
     def __del__(self) -> None:
         if hasattr(self, "_endpoint") and not self._arrivals.closed and not self._forked:
+            self.close()
             warnings.warn(
                 f"unclosed listener {self._url}", ResourceWarning, source=self, stacklevel=2
             )
-            self.close()
 
     def __repr__(self) -> str:
         return f"<proclink.Listener {self._url}>"
@@ -130,7 +130,7 @@ class _Arrivals:
 
     def take(self, timeout: float | None) -> Connection | None:
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self.closed, timeout)
+            self._changed.wait_for(lambda: bool(self._waiting) or self.closed, waitable(timeout))
             return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:

@@ -51,30 +51,54 @@ class Loan:
             size = len(self.room)
         elif not 0 <= size <= len(self.room):
             raise ValueError(f"cannot send {size} bytes of a loan of {len(self.room)}")
+        self._release_room(lease)
         if isinstance(lease, bytearray):
-            self._link.send(self.room[:size])
-            self.discard()
+            try:
+                self._link.send(memoryview(lease)[:size])
+            except BaseException:
+                self.room = memoryview(lease)
+                raise
+            self._lease = None
             return
-        self.room.release()
-        status = lease.commit(size)
         self._lease = None
+        status = lease.commit(size)
         if status == _core.CLOSED:
             self._link._check_usable(status)
             raise LinkClosed(f"the channel of {self._link.address} is closed")
         if status != 0:
             raise disconnection(status, self._link.address, "")
 
+    def _release_room(self, lease: _core.LoanLease | bytearray) -> None:
+        """Releases the room, or raises and keeps it when something made from it is alive."""
+        self.room.release()
+        if isinstance(lease, bytearray):
+            try:
+                lease.append(0)  # which a bytearray refuses while it is looked at
+                del lease[-1]
+            except BufferError:
+                alive = True
+            else:
+                alive = False
+        else:
+            alive = lease.exported
+        if alive:
+            self.room = memoryview(lease)
+            raise BufferError(
+                "an array or memoryview made from the loan is still alive; drop it before the "
+                "loan is sent"
+            )
+
     def discard(self) -> None:
-        """Gives the room back without sending. Again does nothing."""
+        """Gives the room back without sending. Again does nothing.
+
+        While an array made from it is alive, the room is given back when that is gone.
+        """
         lease, self._lease = self._lease, None
         if lease is None:
             return
-        try:
-            self.room.release()
-        finally:
-            # With an array of it alive, the room is given back when that is gone.
-            if not isinstance(lease, bytearray):
-                lease.discard()
+        if not isinstance(lease, bytearray):
+            lease.discard()
+        self.room.release()
 
     def __enter__(self) -> memoryview:
         return self.room

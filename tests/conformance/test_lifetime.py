@@ -111,6 +111,8 @@ def test_what_was_sent_before_close_still_arrives(flow: Flow) -> None:
 
 
 def test_what_was_sent_before_close_reaches_a_peer_that_is_sending(pair: Pair) -> None:
+    if pair.server.address.startswith("tcp"):
+        pytest.skip("TCP resets a connection that is closed under a peer's sends (RFC 2525, 2.17)")
     sent = fill(pair.server)
     fill(pair.client)
     sending = Background(lambda: again_and_again(lambda: pair.client.send(bytes(1000))))

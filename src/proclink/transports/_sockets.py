@@ -30,6 +30,7 @@ from proclink.transports._contract import Channel, Connection, Gate
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_WITHOUT_RESOURCES = 0.1
+_SHORTEST_HANDSHAKE = 1.0
 _FIRST_RETRY = 0.001
 _LONGEST_RETRY = 0.05
 
@@ -318,12 +319,14 @@ def introduce(
         ConnectionFailed: The bound end refused, or does not speak proclink.
         NoServer: It did not answer in time.
     """
+    # The caller's timeout is for the server to appear. It has appeared, so it gets the time to
+    # answer even when none is left.
     left = patience.left()
-    if left is None:
+    if left is None or left > options.handshake_timeout:
         left = options.handshake_timeout
     # One deadline for all of it: a server that sends a byte now and then gains no time.
-    deadline = time.monotonic() + max(left, _FIRST_RETRY)
-    sock.settimeout(max(left, _FIRST_RETRY))
+    deadline = time.monotonic() + max(left, _SHORTEST_HANDSHAKE)
+    sock.settimeout(max(left, _SHORTEST_HANDSHAKE))
     hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
     descriptors: list[int] = []
     try:

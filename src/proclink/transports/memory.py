@@ -16,7 +16,7 @@ from proclink import _core, _fork
 from proclink._address import Address
 from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
-from proclink._options import Options, check_timeout
+from proclink._options import Options, check_timeout, waitable
 from proclink._peer import Peer
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import Patience
@@ -165,7 +165,7 @@ class _Clock:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def wait(self, condition: threading.Condition, ready: Callable[[], bool]) -> bool:
-        return condition.wait_for(ready, self.left())
+        return condition.wait_for(ready, waitable(self.left()))
 
     def event(self, status: int, detail: int = 0) -> Event:
         return Event(status, self.left(), detail)

@@ -93,7 +93,9 @@ def _connected_socket(address: Address, patience: Patience) -> socket.socket:
             left = patience.left()
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                sock.settimeout(_CONNECT_TIMEOUT if left is None else max(left, 0.001))
+                sock.settimeout(
+                    _CONNECT_TIMEOUT if left is None else min(max(left, 0.001), _CONNECT_TIMEOUT)
+                )
                 sock.connect(sockaddr)
                 # On loopback a free ephemeral port can connect to itself (simultaneous open).
                 if sock.getsockname() != sock.getpeername():
