@@ -85,7 +85,9 @@ class ChannelObject {
       status = channel_.put(payload.data(), payload.length());
       if (status == Status::timed_out) {
         status = flush(timeout);
-        if (status == Status::ok) status = channel_.put(payload.data(), payload.length());
+        if (status != Status::ok) break;
+        status = channel_.put(payload.data(), payload.length());
+        // It fits no batch, or not now.
         if (status == Status::timed_out) status = send_waiting(payload, timeout);
       }
       if (status != Status::ok) break;

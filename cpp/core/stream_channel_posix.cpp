@@ -255,8 +255,11 @@ Status StreamChannel::put(const void* message, std::size_t length) {
 }
 
 Status StreamChannel::flush(Deadline deadline) {
-  if (batched_ == 0) frame_ends_.clear();
   Status status = is_closed() ? Status::closed : usable();
+  if (batched_ == 0) {
+    frame_ends_.clear();
+    return status;
+  }
   if (status == Status::ok) status = settle(deadline);
   std::size_t sent = 0;
   if (status == Status::ok) status = write(scratch_.get(), batched_, deadline, sent);

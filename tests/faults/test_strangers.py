@@ -116,7 +116,8 @@ def test_a_server_that_welcomes_and_hangs_up(scheme: str) -> None:
         for _ in range(20):
             with (
                 contextlib.suppress(proclink.HandshakeFailed),
-                proclink.connect(url, timeout=SOON) as link,pytest.raises(proclink.Disconnected)
+                proclink.connect(url, timeout=SOON) as link,
+                pytest.raises(proclink.Disconnected),
             ):
                 link.recv(timeout=SOON)
 

@@ -129,11 +129,16 @@ class MemoryChannel:
         return messages
 
     def recv_into(self, target: Buffer, timeout: float | None) -> Event | int:
-        with memoryview(target) as view, view.cast("B") as room:
-            message = self._take(_Clock(timeout), len(room))
+        with memoryview(target) as view:
+            # Before a message is taken for it.
+            if view.readonly or not view.c_contiguous:
+                raise BufferError("recv_into() needs a writable, contiguous buffer")
+            message = self._take(_Clock(timeout), view.nbytes)
             if not isinstance(message, bytes):
                 return message
-            room[: len(message)] = message
+            if message:
+                with view.cast("B") as room:
+                    room[: len(message)] = message
             return len(message)
 
     def peer_alive(self) -> bool:
