@@ -124,7 +124,8 @@ void socket_ping_pong(const char* name, std::array<int, 2> ends, bool spin, int 
   for (const int end : ends) close(end);
 }
 
-void socket_one_way(const char* name, std::array<int, 2> ends, long messages) {
+// `pauses`: how long the receiver pauses between two looks.
+void socket_one_way(const char* name, std::array<int, 2> ends, long messages, int pauses) {
   static std::array<char, 65536> buffer;
   const auto expected = static_cast<std::size_t>(messages) * kFrame;
   between_two(
@@ -133,7 +134,8 @@ void socket_one_way(const char* name, std::array<int, 2> ends, long messages) {
         for (long i = 0; i < messages; ++i) send(ends[0], buffer.data(), kFrame, MSG_NOSIGNAL);
         receive(ends[0], buffer.data(), 1, 0);
         const double took = microseconds(Clock::now() - start);
-        std::printf("%-28s %8.2f M msg/s\n", name, static_cast<double>(messages) / took);
+        std::printf("%-12s %3d pauses      %8.2f M msg/s\n", name, pauses,
+                    static_cast<double>(messages) / took);
       },
       [&] {
         for (std::size_t done = 0; done < expected;) {
@@ -141,7 +143,7 @@ void socket_one_way(const char* name, std::array<int, 2> ends, long messages) {
           if (count > 0) {
             done += static_cast<std::size_t>(count);
           } else {
-            for (int i = 0; i < 64; ++i) __builtin_ia32_pause();
+            for (int i = 0; i < pauses; ++i) __builtin_ia32_pause();
           }
         }
         send(ends[1], buffer.data(), 1, MSG_NOSIGNAL);
@@ -197,6 +199,7 @@ int main() {
   socket_ping_pong("unix socket, blocking", unix_pair(), false, 10'000);
   socket_ping_pong("tcp, blocking", tcp_pair(), false, 10'000);
   std::puts("one way, one system call a message, 16 B");
-  socket_one_way("unix socket", unix_pair(), 500'000);
-  socket_one_way("tcp", tcp_pair(), 500'000);
+  for (const int pauses : {0, 8, 32, 64, 128, 400})
+    socket_one_way("unix socket", unix_pair(), 300'000, pauses);
+  for (const int pauses : {0, 64, 400}) socket_one_way("tcp", tcp_pair(), 200'000, pauses);
 }

@@ -117,7 +117,7 @@ def test_a_full_link_times_out_and_goes_on(flow: Flow, size: int) -> None:
 def test_a_message_received_makes_room_for_one(transport: TransportUnderTest, flow: Flow) -> None:
     expected = fill(flow.sender)
     received = 0
-    for number in range(20):
+    for number in range(6):
         message = b"%04d" % number * 1000
         while True:
             assert flow.receiver.recv(timeout=SOON) == expected[received]
@@ -193,7 +193,7 @@ class Receiving:
             self.messages = self._thread.result()
 
 
-@pytest.mark.parametrize("size", [8, 100, 3000, 5000, 40_000])
+@pytest.mark.parametrize("size", [8, 3000, 40_000])
 @pytest.mark.parametrize("timeout", [0, 0.0005])
 def test_send_many_tells_exactly_how_many_were_sent(flow: Flow, size: int, timeout: float) -> None:
     messages = [number.to_bytes(4, "little") + NOISE[: size - 4] for number in range(3000)]

@@ -63,7 +63,7 @@ def test_the_owner_of_a_port_is_somebody_else() -> None:
 @pytest.mark.parametrize("how", ["bind", "listen"])
 def test_the_name_of_a_killed_owner_is_taken_over(scheme: str, how: str, place: Path) -> None:
     for url in (f"{scheme}://owned", f"pipe://{place}/owned.socket"):
-        for _ in range(3):
+        for _ in range(2):
             with Child(roles.serve, url, how) as child:
                 child.hear()
                 child.kill()

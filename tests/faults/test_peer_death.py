@@ -16,7 +16,7 @@ from faults import roles
 from faults.children import Child
 from faults.roles import numbered
 
-BETWEEN_PROCESSES = [transport for transport in TRANSPORTS if transport.name != "memory"]
+BETWEEN_PROCESSES = [t for t in TRANSPORTS if t.name not in ("memory", "pipe-path")]
 
 
 @pytest.fixture(params=BETWEEN_PROCESSES, ids=lambda transport: transport.name)

@@ -12,7 +12,7 @@ from faults import roles
 from faults.children import Child
 
 URLS = {"pipe": "pipe://keys", "shm": "shm://keys", "tcp": "tcp://127.0.0.1:0"}
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.fixture(params=URLS)
