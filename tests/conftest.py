@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from conformance.transports import TRANSPORTS, TransportUnderTest
 from proclink._supervisor import supervisor
 
 MakePair = Callable[..., Pair]
+
+
+# A shell starts background jobs with SIGINT ignored, and so would be every process made here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -168,7 +168,7 @@ def test_an_echo_of_the_message_before_is_seen() -> None:
     with proclink.bind("memory://loops") as server, proclink.connect("memory://loops") as client:
         serving = in_background(lambda: echo_late(server))
         with pytest.raises(_modes.WrongMessage):
-            _modes.run_client(client, "pingpong", 16, 0.01)
+            _modes.run_client(client, "pingpong", 16, 10.0)
         serving.join(PATIENCE)
 
 
