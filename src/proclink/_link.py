@@ -315,13 +315,12 @@ class Link:
     def recv_view(self, timeout: float | None = None) -> memoryview:
         """Receives the next message as a read-only view, on ``shm`` without copying it.
 
-        The view looks at the ring itself. Until it is released, nothing else is received, and its
-        room is not given back to the peer: release it soon, best with ``with``. It stays readable
-        even when the link is closed. A message that was streamed (longer than half a ring), and
+        The view looks at the ring itself. Until it is released, and every array made from it is gone,
+        nothing else is received (:class:`StillHeld`) and its room is not given back to the peer:
+        release it soon, best with ``with``. It stays readable even when the link is closed. A message that was streamed (longer than half a ring), and
         every message on the other transports, is an ordinary copy.
 
         Raises:
-            BufferError: On release, when an array made from the view is still alive.
             TimedOut: See :meth:`recv`, which also tells the other errors.
 
         Example:
@@ -458,8 +457,9 @@ class Link:
     def close(self) -> None:
         """Says goodbye, ends every call in progress, frees everything. Again does nothing.
 
-        What was sent before still reaches the peer. Messages not yet received are dropped. Views
-        stay readable until they are released.
+        What was sent before still reaches the peer; on ``tcp`` not always one that goes on sending
+        without reading, because TCP then resets the connection (RFC 2525, 2.17). Messages not yet
+        received are dropped. Views stay readable until they are released.
         """
         if self._forked or not self._channels.close():
             return
