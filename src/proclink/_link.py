@@ -315,10 +315,11 @@ class Link:
     def recv_view(self, timeout: float | None = None) -> memoryview:
         """Receives the next message as a read-only view, on ``shm`` without copying it.
 
-        The view looks at the ring itself. Until it is released, and every array made from it is gone,
-        nothing else is received (:class:`StillHeld`) and its room is not given back to the peer:
-        release it soon, best with ``with``. It stays readable even when the link is closed. A message that was streamed (longer than half a ring), and
-        every message on the other transports, is an ordinary copy.
+        The view looks at the ring itself. Until it is released and every array made from it is
+        gone, nothing else is received (:class:`StillHeld`) and its room is not given back to the
+        peer: release it soon, best with ``with``. It stays readable even when the link is closed.
+        A message that was streamed (longer than half a ring), and every message on the other
+        transports, is an ordinary copy.
 
         Raises:
             TimedOut: See :meth:`recv`, which also tells the other errors.
