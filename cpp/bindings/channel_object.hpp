@@ -6,8 +6,10 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -36,22 +38,14 @@ class ChannelObject {
     Timeout timeout;
     Payload payload;
     if (!timeout.parse(seconds.ptr()) || !payload.read(message.ptr())) throw nb::python_error();
-    if (payload.length() <= kCopyWithGil && enter(channel_.sending)) [[likely]] {
-      const Status status = channel_.try_send(payload.data(), payload.length());
-      if (status != Status::timed_out) [[likely]] {
-        leave(channel_.sending);
-        if (status == Status::ok) [[likely]]
-          return nb::none();
-        return event(how_it_went(status), timeout);
-      }
-      stay(channel_.sending);
-    } else {
-      const Status status = take(channel_.sending, timeout);
-      if (status != Status::ok) return event(status, timeout);
-    }
-    const Status status = send_waiting(payload, timeout);
-    channel_.sending.give();
-    if (status == Status::ok) return nb::none();
+    if (payload.length() > kCopyWithGil || !channel_.sending.try_take())
+      return send_waiting(payload, timeout, std::nullopt);
+    Turn turn(channel_.sending);
+    const Status status = channel_.try_send(payload.data(), payload.length());
+    if (status == Status::ok) [[likely]]
+      return nb::none();
+    if (status == Status::timed_out) return send_waiting(payload, timeout, std::move(turn));
+    turn.give();
     return event(how_it_went(status), timeout);
   }
 
@@ -59,46 +53,26 @@ class ChannelObject {
   nb::object send_many(nb::handle messages, nb::handle seconds) {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
-    const nb::object fast = nb::steal(
-        PySequence_Fast(messages.ptr(), "send_many() takes an iterable of bytes-like objects"));
-    if (!fast.is_valid()) throw nb::python_error();
-    const Py_ssize_t count = PySequence_Fast_GET_SIZE(fast.ptr());
-    // Before anything is sent: a list with something else in it sends nothing.
+    // A list may change while this call waits; a tuple does not.
+    const nb::object batch = nb::steal(PySequence_Tuple(messages.ptr()));
+    if (!batch.is_valid()) throw nb::python_error();
+    const Py_ssize_t count = PyTuple_GET_SIZE(batch.ptr());
+    // Before anything is sent: a batch with something else in it sends nothing.
     for (Py_ssize_t i = 0; i < count; ++i) {
-      PyObject* const message = PySequence_Fast_GET_ITEM(fast.ptr(), i);
+      PyObject* const message = PyTuple_GET_ITEM(batch.ptr(), i);
       if (!PyObject_CheckBuffer(message)) {
         PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not '%.100s' (item %zd)",
                      Py_TYPE(message)->tp_name, i);
         throw nb::python_error();
       }
     }
-    Status status = take(channel_.sending, timeout);
-    if (status != Status::ok) return event(status, timeout, 0);
+    const Leaving leaving(*this);
     Py_ssize_t sent = 0;
-    while (sent < count) {
-      Payload payload;
-      if (!payload.read(PySequence_Fast_GET_ITEM(fast.ptr(), sent))) {
-        channel_.flush(Deadline::immediate());
-        channel_.sending.give();
-        throw nb::python_error();
-      }
-      status = channel_.put(payload.data(), payload.length());
-      if (status == Status::timed_out) {
-        status = flush(timeout);
-        if (status != Status::ok) break;
-        status = channel_.put(payload.data(), payload.length());
-        // It fits no batch, or not now.
-        if (status == Status::timed_out) status = send_waiting(payload, timeout);
-      }
-      if (status != Status::ok) break;
-      ++sent;
+    Status status = take(channel_.sending, timeout);
+    if (status == Status::ok) {
+      const Turn turn(channel_.sending);
+      status = send_batch(batch, sent, timeout);
     }
-    if (status == Status::ok || status == Status::too_large) {
-      const Status flushed = flush(timeout);
-      if (status == Status::ok) status = flushed;
-    }
-    sent -= static_cast<Py_ssize_t>(channel_.unflushed());
-    channel_.sending.give();
     if (status == Status::ok) return nb::int_(sent);
     return event(how_it_went(status), timeout, static_cast<std::uint64_t>(sent));
   }
@@ -107,38 +81,38 @@ class ChannelObject {
   nb::object recv(nb::handle seconds) {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
-    if (enter(channel_.receiving)) [[likely]] {
-      if (channel_.poll_message() == Status::ok && channel_.message_complete() &&
-          channel_.message_length() <= kCopyWithGil) [[likely]] {
-        nb::object message = copy_out();
-        leave(channel_.receiving);
-        return message;
-      }
-      stay(channel_.receiving);
-    } else {
-      const Status status = take(channel_.receiving, timeout);
-      if (status != Status::ok) return event(status, timeout);
+    if (channel_.receiving.try_take()) [[likely]] {
+      Turn turn(channel_.receiving);
+      if (channel_.poll_message() == Status::ok && is_short()) [[likely]]
+        return copy_out();
+      return in_turn(std::move(turn), timeout, [&] { return receive(timeout); });
     }
-    const Turn turn{channel_.receiving};
-    return receive(timeout);
+    return in_turn(std::nullopt, timeout, [&] { return receive(timeout); });
   }
 
   // A list of 1 to `most` messages, or an event.
   nb::object recv_many(std::size_t most, nb::handle seconds) {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
-    const Status status = take(channel_.receiving, timeout);
-    if (status != Status::ok) return event(status, timeout);
-    const Turn turn{channel_.receiving};
-    nb::object message = receive(timeout);
-    if (!PyBytes_Check(message.ptr())) return message;
-    nb::list messages;
-    messages.append(message);
-    while (nb::len(messages) < most && channel_.poll_message() == Status::ok &&
-           channel_.message_complete()) {
-      messages.append(copy_out());
-    }
-    return messages;
+    // Its first place is there before a message is taken for it.
+    nb::object messages = nb::steal(PyList_New(1));
+    if (!messages.is_valid()) throw nb::python_error();
+    return in_turn(std::nullopt, timeout, [&]() -> nb::object {
+      nb::object first = receive(timeout);
+      if (!PyBytes_Check(first.ptr())) return first;
+      PyList_SET_ITEM(messages.ptr(), 0, first.release().ptr());
+      while (static_cast<std::size_t>(PyList_GET_SIZE(messages.ptr())) < most &&
+             channel_.poll_message() == Status::ok && channel_.message_complete()) {
+        const nb::object next = nb::steal(copy());
+        if (!next.is_valid() || PyList_Append(messages.ptr(), next.ptr()) != 0) {
+          // No memory for more now. They stay where they are.
+          PyErr_Clear();
+          break;
+        }
+        channel_.consume();
+      }
+      return messages;
+    });
   }
 
   // The number of bytes written to `target`, or an event; with too_small, the length it takes.
@@ -149,100 +123,132 @@ class ChannelObject {
     if (PyObject_GetBuffer(target.ptr(), &buffer, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) != 0)
       throw nb::python_error();
     const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> release(&buffer, PyBuffer_Release);
-    const Status status = take(channel_.receiving, timeout);
-    if (status != Status::ok) return event(status, timeout);
-    const Turn turn{channel_.receiving};
-    return receive_into(buffer, timeout);
+    return in_turn(std::nullopt, timeout, [&] { return receive_into(buffer, timeout); });
   }
 
   bool peer_alive() { return channel_.peer_alive(); }
   // Whether recv(0) would find at least the beginning of a message. True when another thread is
   // receiving, who will see for himself.
   bool has_message() {
-    if (channel_.is_closed()) return false;
-    if (!channel_.receiving.try_take()) return true;
-    const Turn turn{channel_.receiving};
+    if (!channel_.receiving.try_take()) return !channel_.is_closed();
+    const Turn turn(channel_.receiving);
     return pending_.is_valid() || channel_.wait_message(Deadline::immediate()) == Status::ok;
   }
+  // The Python identifiers of the threads that made the last view and the last loan.
+  std::uint64_t receive_leaser() const { return channel_.receiving.leaser(); }
+  std::uint64_t send_leaser() const { return channel_.sending.leaser(); }
   bool is_closed() const { return channel_.is_closed(); }
   int handle() const { return channel_.handle(); }
   const char* violation() const { return channel_.violation(); }
   int last_error() const { return channel_.last_error(); }
   void close() {
-    bool first;
-    {
-      const WithoutGil released;
-      first = channel_.begin_close();
-    }
-    // Having had the GIL once since, nobody is between enter() and leave() any more.
-    if (!first) return;
     const WithoutGil released;
-    channel_.end_close();
+    channel_.close();
   }
   void abandon() { channel_.abandon(); }
 
  protected:
-  // The short way into a direction, for a call that does not let go of the GIL before leave(): the
-  // GIL itself keeps everybody else out then, and the lock only has to be free. A call that has to
-  // wait after all takes the lock with stay().
-  bool enter(DirectionLock& lock) {
-    if (channel_.is_closed()) [[unlikely]]
-      return false;
-#ifdef Py_GIL_DISABLED
-    return lock.try_take();
-#else
-    return lock.is_free();
-#endif
-  }
-  void leave([[maybe_unused]] DirectionLock& lock) {
-#ifdef Py_GIL_DISABLED
-    lock.give();
-#endif
-  }
-  void stay([[maybe_unused]] DirectionLock& lock) {
-#ifndef Py_GIL_DISABLED
-    lock.try_take();
-#endif
-  }
+  using Turn = DirectionLock::Turn;
+
+  // Made before a Turn, so that it ends after it. A call that let signal handlers run does what one
+  // of them, or another thread, could not do while this call was inside: end the closing.
+  class Leaving {
+   public:
+    explicit Leaving(ChannelObject& object) : channel_(object.channel_) {}
+    Leaving(const Leaving&) = delete;
+    Leaving& operator=(const Leaving&) = delete;
+    ~Leaving() {
+      if (!channel_.owes_close()) [[likely]]
+        return;
+      const WithoutGil released;
+      channel_.finish_close();
+    }
+
+   private:
+    Channel& channel_;
+  };
 
   Status take(DirectionLock& lock, Timeout& timeout) {
-    if (channel_.is_closed()) [[unlikely]]
-      return Status::closed;
-    if (!lock.try_take()) [[unlikely]] {
-      const Deadline deadline = timeout.deadline();
-      const WithoutGil released;
-      const Status status = lock.take(deadline, signal_raised);
-      if (status != Status::ok) return status;
-    }
-    if (channel_.is_closed()) [[unlikely]] {
-      lock.give();
-      return Status::closed;
-    }
-    return Status::ok;
+    if (lock.try_take()) [[likely]]
+      return Status::ok;
+    const Deadline deadline = timeout.deadline();
+    const WithoutGil released;
+    return lock.take(deadline, kSignals);
   }
 
-  // Gives a direction back, whatever comes of the call.
-  struct Turn {
-    DirectionLock& lock;
-    bool leased = false;  // somebody else gives it back
-    ~Turn() {
-      if (!leased) lock.give();
+  // Runs `body` with the receiving direction held, which the caller may have taken already.
+  template <class Body>
+  nb::object in_turn(std::optional<Turn> taken, Timeout& timeout, Body body) {
+    const Leaving leaving(*this);
+    std::optional<Turn> turn(std::move(taken));
+    if (!turn) {
+      const Status status = take(channel_.receiving, timeout);
+      if (status != Status::ok) return event(status, timeout);
+      turn.emplace(channel_.receiving);
     }
-  };
+    return body();
+  }
 
   // A sender only learns that the peer is gone. Whether it said goodbye stands in the other
   // direction, unless somebody is receiving there, who will be told.
   Status how_it_went(Status status) {
-    if (status != Status::peer_lost || !enter(channel_.receiving)) return status;
-    const bool goodbye = channel_.goodbye_is_waiting();
-    leave(channel_.receiving);
-    return goodbye ? Status::peer_closed : status;
+    if (status != Status::peer_lost || !channel_.receiving.try_take()) return status;
+    const Turn turn(channel_.receiving);
+    return channel_.goodbye_is_waiting() ? Status::peer_closed : status;
   }
 
-  Status send_waiting(const Payload& payload, Timeout& timeout) {
-    const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
-    return channel_.send(payload.data(), payload.length(), deadline);
+  // All of it without the GIL: a thread that waited for it here would keep the others from sending.
+  nb::object send_waiting(const Payload& payload, Timeout& timeout, std::optional<Turn> taken) {
+    const Leaving leaving(*this);
+    Status status = Status::ok;
+    {
+      std::optional<Turn> turn(std::move(taken));
+      const Deadline deadline = timeout.deadline();
+      const WithoutGil released;
+      if (!turn) {
+        status = channel_.sending.take(deadline, kSignals);
+        if (status == Status::ok) turn.emplace(channel_.sending);
+      }
+      if (turn) {
+        status = channel_.send(payload.data(), payload.length(), deadline);
+        turn.reset();
+      }
+    }
+    if (status == Status::ok) return nb::none();
+    return event(how_it_went(status), timeout);
+  }
+
+  // With the sending direction held. `sent`: how many went out, whatever comes of it.
+  Status send_batch(nb::handle batch, Py_ssize_t& sent, Timeout& timeout) {
+    const Py_ssize_t count = PyTuple_GET_SIZE(batch.ptr());
+    Status status = Status::ok;
+    while (sent < count) {
+      Payload payload;
+      if (!payload.read(PyTuple_GET_ITEM(batch.ptr(), sent))) {
+        channel_.flush(Deadline::immediate());
+        throw nb::python_error();
+      }
+      status = channel_.put(payload.data(), payload.length());
+      if (status == Status::timed_out) {
+        status = flush(timeout);
+        if (status != Status::ok) break;
+        status = channel_.put(payload.data(), payload.length());
+        // It fits no batch, or not now.
+        if (status == Status::timed_out) {
+          const Deadline deadline = timeout.deadline();
+          const WithoutGil released;
+          status = channel_.send(payload.data(), payload.length(), deadline);
+        }
+      }
+      if (status != Status::ok) break;
+      ++sent;
+    }
+    if (status == Status::ok || status == Status::too_large) {
+      const Status flushed = flush(timeout);
+      if (status == Status::ok) status = flushed;
+    }
+    sent -= static_cast<Py_ssize_t>(channel_.unflushed());
+    return status;
   }
 
   Status flush(Timeout& timeout) {
@@ -259,11 +265,20 @@ class ChannelObject {
     return channel_.wait_message(deadline);
   }
 
+  bool is_short() const {
+    return channel_.message_complete() && channel_.message_length() <= kCopyWithGil;
+  }
+
+  // A complete message as bytes; null, with an exception set, when there is no memory for it.
+  PyObject* copy() {
+    return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(channel_.message_data()),
+                                     static_cast<Py_ssize_t>(channel_.message_length()));
+  }
+
   nb::object copy_out() {
-    PyObject* const message =
-        PyBytes_FromStringAndSize(reinterpret_cast<const char*>(channel_.message_data()),
-                                  static_cast<Py_ssize_t>(channel_.message_length()));
-    if (message == nullptr) throw nb::python_error();
+    PyObject* const message = copy();
+    if (message == nullptr) [[unlikely]]
+      throw nb::python_error();
     channel_.consume();
     return nb::steal(message);
   }
@@ -290,7 +305,7 @@ class ChannelObject {
       Status status = next(timeout);
       if (status != Status::ok) return event(status, timeout);
       if (!pending_.is_valid()) {
-        if (channel_.message_complete() && channel_.message_length() <= kCopyWithGil) [[likely]]
+        if (is_short()) [[likely]]
           return copy_out();
         make_pending();
       }

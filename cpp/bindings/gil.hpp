@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "clock.hpp"
+#include "interruption.hpp"
 
 namespace proclink::python {
 
@@ -69,7 +70,17 @@ class WithoutGil {
   PyThreadState* state_;
 };
 
-// The core's hook: runs the Python signal handlers. True when one raised; the exception stays set.
+// Python runs signal handlers in its main thread alone, whose identifier the package tells.
+inline std::atomic<unsigned long>& main_thread() {
+  static std::atomic<unsigned long> identifier{0};
+  return identifier;
+}
+
+inline bool handles_signals() {
+  return PyThread_get_thread_ident() == main_thread().load(std::memory_order_relaxed);
+}
+
+// Runs the Python signal handlers. True when one raised; the exception stays set.
 inline bool signal_raised() {
   InterpreterExit::ask();
   const PyGILState_STATE state = PyGILState_Ensure();
@@ -78,6 +89,8 @@ inline bool signal_raised() {
   PyGILState_Release(state);
   return raised;
 }
+
+inline constexpr Interruption kSignals(handles_signals, signal_raised);
 
 // A `timeout` argument: None waits for good, 0 only tries, else seconds.
 class Timeout {

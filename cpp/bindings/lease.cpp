@@ -7,9 +7,10 @@ nb::object ShmChannelObject::recv_view(nb::object self, nb::handle seconds) {
   ShmChannel& channel = object.channel_;
   Timeout timeout;
   if (!timeout.parse(seconds.ptr())) throw nb::python_error();
+  const Leaving leaving(object);
   Status status = object.take(channel.receiving, timeout);
   if (status != Status::ok) return event(status, timeout);
-  Turn turn{channel.receiving};
+  Turn turn(channel.receiving);
   status = object.next(timeout);
   if (status != Status::ok) return event(status, timeout);
   if (object.pending_.is_valid() || !channel.fits_in_place()) return object.receive(timeout);
@@ -21,8 +22,7 @@ nb::object ShmChannelObject::recv_view(nb::object self, nb::handle seconds) {
   if (status != Status::ok) return event(status, timeout);
   // From here on the lease gives the direction back.
   const nb::object lease = nb::cast(new ViewLease(self, channel), nb::rv_policy::take_ownership);
-  turn.leased = true;
-  channel.receiving.lease();
+  turn.lease(PyThread_get_thread_ident());
   nb::object view = nb::steal(PyMemoryView_FromObject(lease.ptr()));
   if (!view.is_valid()) throw nb::python_error();
   return view;
@@ -34,20 +34,21 @@ nb::object ShmChannelObject::loan(nb::object self, std::size_t length, nb::handl
   Timeout timeout;
   if (!timeout.parse(seconds.ptr())) throw nb::python_error();
   if (length > channel.longest_loan()) return nb::none();
+  const Leaving leaving(object);
   Status status = object.take(channel.sending, timeout);
   if (status != Status::ok) return event(status, timeout);
+  Turn turn(channel.sending);
   std::byte* room = nullptr;
   {
     const Deadline deadline = timeout.deadline();
     const WithoutGil released;
     status = channel.loan(length, deadline, room);
   }
-  if (status != Status::ok) {
-    channel.sending.give();
-    return event(status, timeout);
-  }
-  channel.sending.lease();
-  return nb::cast(new LoanLease(self, channel, room, length), nb::rv_policy::take_ownership);
+  if (status != Status::ok) return event(status, timeout);
+  const nb::object lease = nb::cast(new LoanLease(self, channel, room, length),
+                                    nb::rv_policy::take_ownership);
+  turn.lease(PyThread_get_thread_ident());
+  return lease;
 }
 
 }  // namespace proclink::python

@@ -11,6 +11,7 @@
 #include "shm_channel.hpp"
 #include "spin.hpp"
 #include "stream_channel.hpp"
+#include "waiting.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -142,6 +143,8 @@ void define_channel(nb::class_<Object>& type) {
       .def("close", &Object::close)
       .def("abandon", &Object::abandon)
       .def_prop_ro("closed", &Object::is_closed)
+      .def_prop_ro("receive_leaser", &Object::receive_leaser)
+      .def_prop_ro("send_leaser", &Object::send_leaser)
       .def_prop_ro("handle", &Object::handle)
       .def_prop_ro("violation", &Object::violation)
       .def_prop_ro("last_error", &Object::last_error);
@@ -162,7 +165,8 @@ NB_MODULE(_core, m) {
       {"PEER_CLOSED", Status::peer_closed}, {"PEER_LOST", Status::peer_lost},
       {"TRUNCATED", Status::truncated},     {"CORRUPT", Status::corrupt},
       {"TOO_LARGE", Status::too_large},     {"TOO_SMALL", Status::too_small},
-      {"HELD", Status::held},
+      {"HELD", Status::held},               {"ENTERED", Status::entered},
+      {"TAKEN", Status::taken},             {"LEASED", Status::leased},
   };
   for (const auto& [name, status] : statuses) m.attr(name) = static_cast<int>(status);
 
@@ -174,6 +178,9 @@ NB_MODULE(_core, m) {
   m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
   m.def("create_doorbell", &create_doorbell);
   m.def("begin_exit", &InterpreterExit::begin);
+  m.def(
+      "set_main_thread", [](unsigned long identifier) { main_thread().store(identifier); },
+      "identifier"_a);
   m.def("is_doorbell", &Doorbell::is_one, "handle"_a);
   m.def(
       "measure_wake",
@@ -194,6 +201,19 @@ NB_MODULE(_core, m) {
       .def_ro("left", &Event::left)
       .def_ro("detail", &Event::detail);
 
+  nb::class_<EventCountObject>(m, "EventCount")
+      .def(nb::init<>())
+      .def_prop_ro("count", &EventCountObject::count)
+      .def("advance", &EventCountObject::advance)
+      .def("wait", &EventCountObject::wait, "seen"_a, "timeout"_a.none());
+  nb::class_<TurnObject>(m, "Turn")
+      .def("__enter__", &TurnObject::enter)
+      .def("__exit__", [](TurnObject& self, nb::args) { self.exit(); });
+  nb::class_<DirectionLockObject>(m, "DirectionLock")
+      .def(nb::init<>())
+      .def("turn", &DirectionLockObject::turn, "timeout"_a.none())
+      .def("close", &DirectionLockObject::close);
+
   nb::class_<ViewLease>(m, "ViewLease", nb::type_slots(buffer_slots<ViewLease>));
   nb::class_<LoanLease>(m, "LoanLease", nb::type_slots(buffer_slots<LoanLease>))
       .def("commit", &LoanLease::commit, "length"_a)
@@ -207,7 +227,7 @@ NB_MODULE(_core, m) {
       "__init__",
       [](Stream* self, int socket, std::uint64_t max_send, std::uint64_t max_receive,
          Nanoseconds spin) {
-        new (self) Stream(socket, Limits{max_send, max_receive, spin}, signal_raised);
+        new (self) Stream(socket, Limits{max_send, max_receive, spin}, kSignals);
       },
       "socket"_a, "max_send"_a, "max_receive"_a, "spin"_a);
   define_channel(stream);
@@ -223,7 +243,7 @@ NB_MODULE(_core, m) {
                                     Doorbells{Doorbell(own_data), Doorbell(own_space)},
                                     Doorbells{Doorbell(peer_data), Doorbell(peer_space)},
                                     PeerWatch(control, process),
-                                    Limits{max_send, max_receive, spin}, signal_raised);
+                                    Limits{max_send, max_receive, spin}, kSignals);
       },
       "segment"_a, nb::kw_only(), "creator"_a, "own_data"_a, "own_space"_a, "peer_data"_a,
       "peer_space"_a, "control"_a, "process"_a, "max_send"_a, "max_receive"_a, "spin"_a);

@@ -7,7 +7,7 @@ namespace proclink::python {
 
 class Payload {
  public:
-  Payload() = default;
+  Payload() { buffer_.obj = nullptr; }
   ~Payload() {
     if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
     Py_XDECREF(copy_);
@@ -48,7 +48,7 @@ class Payload {
     return true;
   }
 
-  Py_buffer buffer_{};
+  Py_buffer buffer_;  // only its obj is set until it is needed: clearing it takes longer than a send
   PyObject* copy_ = nullptr;
   const void* data_ = nullptr;
   std::size_t length_ = 0;

@@ -7,7 +7,7 @@ namespace proclink {
 
 ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells own,
                        Doorbells peer, PeerWatch watch, const Limits& limits,
-                       Interrupted interrupted)
+                       Interruption interruption)
     : segment_(std::move(segment)),
       tx_(segment_->ring(creator ? 0 : 1)),
       rx_(segment_->ring(creator ? 1 : 0), limits.max_receive),
@@ -18,7 +18,7 @@ ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells
       own_(std::move(own)),
       peer_(std::move(peer)),
       watch_(std::move(watch)),
-      interrupted_(interrupted) {}
+      interruption_(interruption) {}
 
 // --- waiting ---------------------------------------------------------------------------------------
 
@@ -40,7 +40,7 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
       return Status::ok;
     }
     // A signal that came during the spin will not interrupt the sleep.
-    if (interrupted_ && interrupted_()) return Status::interrupted;
+    if (interruption_.came()) return Status::interrupted;
   }
   const Nanoseconds start = spin.enabled() ? now() : 0;
   for (;;) {
@@ -48,7 +48,8 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
     state.store(kAsleep, std::memory_order_seq_cst);
     if (ready()) break;
     if (is_closed()) return Status::closed;  // close() sets the flag for good
-    Woken woken = watch_.sleep(doorbell, deadline);
+    Woken woken = watch_.sleep(doorbell, interruption_.next_look(deadline));
+    if (woken == Woken::timed_out && !deadline.passed()) woken = Woken::signal;
     if (woken == Woken::doorbell) {
       doorbell.drain();
       if (spin.enabled() && !is_closed()) spin.ended_in_sleep(now() - start);
@@ -56,7 +57,7 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
       woken = Woken::timed_out;  // however often the peer rings
     }
     if (woken == Woken::signal) {
-      if (interrupted_ && interrupted_()) {
+      if (interruption_.came()) {
         state.store(kAwake, std::memory_order_seq_cst);
         return Status::interrupted;
       }
@@ -331,6 +332,7 @@ Status ShmChannel::read_mark(Deadline deadline, bool& restart) {
 // --- both ------------------------------------------------------------------------------------------
 
 bool ShmChannel::peer_alive() {
+  const std::lock_guard guard(handles_);
   if (is_closed()) return false;
   if (!watch_.peer_gone()) return true;
   note_peer_gone();
@@ -344,13 +346,15 @@ void ShmChannel::note_peer_gone() {
   tx_.ring().words->consumer_state.compare_exchange_strong(awake, kAsleep);
 }
 
-bool ShmChannel::begin_close() {
-  if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
+void ShmChannel::close() {
+  if (!mark_closed()) return;
   own_.data.ring();
   own_.space.ring();
-  sending.take_to_close();
-  receiving.take_to_close();
-  return true;
+  if (take_both()) end_close();
+}
+
+void ShmChannel::finish_close() {
+  if (claim_close() && take_both()) end_close();
 }
 
 void ShmChannel::end_close() {
@@ -360,14 +364,21 @@ void ShmChannel::end_close() {
   tx_.ring().words->producer_state.store(kClosed, std::memory_order_seq_cst);
   rx_.ring().words->consumer_state.store(kClosed, std::memory_order_seq_cst);
   watch_.say_goodbye();
-  abandon();
+  {
+    const std::lock_guard guard(handles_);
+    release_handles();
+  }
   segment_.reset();  // views of it keep it
   receiving.give();
   sending.give();
 }
 
 void ShmChannel::abandon() {
-  closed_.store(true, std::memory_order_release);
+  mark_abandoned();
+  release_handles();
+}
+
+void ShmChannel::release_handles() {
   watch_.close();
   for (Doorbells* bells : {&own_, &peer_}) {
     bells->data.close();

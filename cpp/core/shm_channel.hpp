@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 
-#include "direction_lock.hpp"
+#include "directions.hpp"
 #include "doorbell.hpp"
+#include "interruption.hpp"
 #include "limits.hpp"
 #include "peer_watch.hpp"
 #include "ring.hpp"
@@ -25,15 +27,12 @@ struct Doorbells {
   Doorbell space;  // rung when there is room to send
 };
 
-class ShmChannel {
+class ShmChannel : public Directions {
  public:
   static constexpr bool kInPlace = true;
 
   ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells own, Doorbells peer,
-             PeerWatch watch, const Limits& limits, Interrupted interrupted);
-
-  DirectionLock sending;
-  DirectionLock receiving;
+             PeerWatch watch, const Limits& limits, Interruption interruption);
 
   // --- sending -----------------------------------------------------------------------------------
 
@@ -96,17 +95,12 @@ class ShmChannel {
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive();
-  // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
-  // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
-  // without the locks. False when it was closed before; the second step is not due then.
-  bool begin_close();
-  void end_close();
-  void close() {
-    if (begin_close()) end_close();
-  }
+  // Wakes every waiter, waits until nobody is inside, says goodbye and lets go of every handle.
+  // Where the calling thread is itself inside, the latter is left to finish_close().
+  void close();
+  void finish_close();
   // For a forked child: lets go of the handles without a word to the peer.
   void abandon();
-  bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   int handle() const { return watch_.control(); }
   const char* violation() const { return violation_; }
   int last_error() const { return 0; }
@@ -158,6 +152,8 @@ class ShmChannel {
   Status wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
               AdaptiveSpin& spin, int pauses, Deadline deadline);
   Status ended(bool clean) const;
+  void end_close();
+  void release_handles();
   Status corrupt(const char* violation) {
     violation_ = violation;
     return Status::corrupt;
@@ -180,9 +176,9 @@ class ShmChannel {
   Doorbells own_;
   Doorbells peer_;
   PeerWatch watch_;
-  Interrupted interrupted_;
+  const Interruption interruption_;
   std::atomic<const char*> violation_{""};
-  std::atomic<bool> closed_{false};
+  std::mutex handles_;  // between those that let go of the handles and peer_alive()
 };
 
 }  // namespace proclink

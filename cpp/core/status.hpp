@@ -17,8 +17,9 @@ enum class Status : std::uint8_t {
   too_large,     // longer than the peer accepts
   too_small,     // the caller's buffer is shorter than the message
   held,          // this thread still holds a view or a loan of this direction
-  forked,        // used in a forked child
-  system_error,  // a system call failed; see the channel's last_error()
+  entered,       // this thread is inside this direction already, in a call that was interrupted
+  taken,         // the deadline passed while another thread used this direction
+  leased,        // a view or a loan of another thread is in the way, at the deadline or for long
 };
 
 }  // namespace proclink

@@ -14,16 +14,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
-#include "direction_lock.hpp"
+#include "directions.hpp"
+#include "interruption.hpp"
 #include "limits.hpp"
 #include "spin.hpp"
 #include "status.hpp"
 
 namespace proclink {
 
-class StreamChannel {
+class StreamChannel : public Directions {
  public:
   static constexpr bool kInPlace = false;
   // A payload up to this length is copied behind its header and sent in one piece; above, the
@@ -31,13 +33,10 @@ class StreamChannel {
   static constexpr std::size_t kCopied = 4 * 1024;
 
   // Takes ownership of a connected socket in blocking mode.
-  StreamChannel(int socket, const Limits& limits, Interrupted interrupted);
+  StreamChannel(int socket, const Limits& limits, Interruption interruption);
   ~StreamChannel();
   StreamChannel(const StreamChannel&) = delete;
   StreamChannel& operator=(const StreamChannel&) = delete;
-
-  DirectionLock sending;
-  DirectionLock receiving;
 
   // --- sending -----------------------------------------------------------------------------------
 
@@ -79,17 +78,12 @@ class StreamChannel {
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive();
-  // Closing, in two steps: the first wakes every waiter and takes both directions, the second says
-  // goodbye and lets go of every handle. Between them a caller can wait for those that are inside
-  // without the locks. False when it was closed before; the second step is not due then.
-  bool begin_close();
-  void end_close();
-  void close() {
-    if (begin_close()) end_close();
-  }
+  // Wakes every waiter, waits until nobody is inside, says goodbye and lets go of every handle.
+  // Where the calling thread is itself inside, the latter is left to finish_close().
+  void close();
+  void finish_close();
   // For a forked child: closes its copy of the socket without a word to the peer.
   void abandon();
-  bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   int handle() const { return socket_; }
   const char* violation() const { return violation_; }
   int last_error() const { return last_error_; }
@@ -116,7 +110,9 @@ class StreamChannel {
   Status wait_to_send(Deadline deadline);
   void give_up(std::uint64_t header, std::size_t sent, std::size_t total);
   Status settle(Deadline deadline);
+  void end_close();
   void say_goodbye();
+  void release_handles();
   bool is_tcp() const;
   void linger();
   void discard_input();
@@ -131,7 +127,7 @@ class StreamChannel {
 
   int socket_;
   const Limits limits_;
-  Interrupted interrupted_;
+  const Interruption interruption_;
 
   // sending
   std::unique_ptr<std::byte[]> scratch_;  // one small frame, or a batch
@@ -158,7 +154,7 @@ class StreamChannel {
 
   const char* violation_ = "";
   std::atomic<int> last_error_{0};
-  std::atomic<bool> closed_{false};
+  std::mutex handles_;  // between those that let go of the socket and peer_alive()
 };
 
 }  // namespace proclink

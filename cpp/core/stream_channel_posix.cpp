@@ -50,10 +50,10 @@ constexpr long kFailed = -3;
 
 }  // namespace
 
-StreamChannel::StreamChannel(int socket, const Limits& limits, Interrupted interrupted)
+StreamChannel::StreamChannel(int socket, const Limits& limits, Interruption interruption)
     : socket_(socket),
       limits_(limits),
-      interrupted_(interrupted),
+      interruption_(interruption),
       scratch_(new std::byte[kBuffer]),
       send_spin_(limits.spin),
       buffer_(new std::byte[kBuffer]),
@@ -139,12 +139,14 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
       send_spin_.ended_in_spin();
       return result();
     }
-    if (interrupted_ && interrupted_()) return Status::interrupted;
+    if (interruption_.came()) return Status::interrupted;
   }
   const Nanoseconds start = now();
-  const int ready = ::poll(&watched, 1, poll_timeout(deadline));
-  if (ready < 0) return interrupted_ && interrupted_() ? Status::interrupted : Status::ok;
-  if (ready == 0) return Status::timed_out;
+  const int ready = ::poll(&watched, 1, poll_timeout(interruption_.next_look(deadline)));
+  if (ready <= 0) {
+    if (ready == 0 && deadline.passed()) return Status::timed_out;
+    return interruption_.came() ? Status::interrupted : Status::ok;
+  }
   send_spin_.ended_in_sleep(now() - start);
   return result();  // an error shows in the next send
 }
@@ -185,7 +187,7 @@ Status StreamChannel::send(const void* message, std::size_t length, Deadline dea
     if (count >= 0 || errno == EAGAIN || errno == EWOULDBLOCK) {
       status = wait_to_send(deadline);
     } else if (errno == EINTR) {
-      if (interrupted_ && interrupted_()) status = Status::interrupted;
+      if (interruption_.came()) status = Status::interrupted;
     } else {
       return send_failed(errno);
     }
@@ -208,7 +210,7 @@ Status StreamChannel::write(const std::byte* bytes, std::size_t length, Deadline
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       status = wait_to_send(deadline);
     } else if (errno == EINTR) {
-      if (interrupted_ && interrupted_()) status = Status::interrupted;
+      if (interruption_.came()) status = Status::interrupted;
     } else {
       return send_failed(errno);
     }
@@ -383,7 +385,7 @@ Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline de
       if (AdaptiveSpin::until(std::min(budget, deadline.remaining()), arrived,
                               answer ? kPausesForAnswer : kPausesForMessage)) {
         receive_spin_.ended_in_spin();
-      } else if (interrupted_ && interrupted_()) {
+      } else if (interruption_.came()) {
         return Status::interrupted;
       }
     }
@@ -391,15 +393,17 @@ Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline de
   }
   while (count == kWouldBlock || count == kInterrupted) {
     if (is_closed()) return Status::closed;
-    if (count == kInterrupted && interrupted_ && interrupted_()) return Status::interrupted;
+    if (count == kInterrupted && interruption_.came()) return Status::interrupted;
     if (deadline.passed()) return Status::timed_out;
     slept = true;
-    if (deadline.is_never()) {
+    const Deadline next = interruption_.next_look(deadline);
+    if (next.is_never()) {
       count = receive_now(direct, length, true);
     } else {
       pollfd watched{socket_, POLLIN, 0};
-      const int ready = ::poll(&watched, 1, poll_timeout(deadline));
-      count = ready < 0 ? kInterrupted : receive_now(direct, length, false);
+      const int ready = ::poll(&watched, 1, poll_timeout(next));
+      count = ready > 0 || (ready == 0 && deadline.passed()) ? receive_now(direct, length, false)
+                                                             : kInterrupted;
     }
   }
   if (slept && receive_spin_.enabled()) receive_spin_.ended_in_sleep(now() - start);
@@ -448,6 +452,7 @@ Status StreamChannel::read_message(std::byte* destination, Deadline deadline, bo
 // --- both ------------------------------------------------------------------------------------------
 
 bool StreamChannel::peer_alive() {
+  const std::lock_guard guard(handles_);
   if (is_closed()) return false;
   pollfd watched{socket_, kPeerEnded, 0};
   if (::poll(&watched, 1, 0) == 0) return true;
@@ -457,14 +462,16 @@ bool StreamChannel::peer_alive() {
   return false;
 }
 
-bool StreamChannel::begin_close() {
-  if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
-  // Wakes whoever is blocked. Where nobody is sending, the goodbye can still go out: a sender that
-  // comes now sees the flag, one that came before has the lock.
+void StreamChannel::close() {
+  if (!mark_closed()) return;
+  // Wakes whoever is blocked. Where nobody is sending, the goodbye can still go out: nobody comes in
+  // any more.
   ::shutdown(socket_, sending.is_free() ? SHUT_RD : SHUT_RDWR);
-  sending.take_to_close();
-  receiving.take_to_close();
-  return true;
+  if (take_both()) end_close();
+}
+
+void StreamChannel::finish_close() {
+  if (claim_close() && take_both()) end_close();
 }
 
 void StreamChannel::say_goodbye() {
@@ -487,7 +494,10 @@ void StreamChannel::end_close() {
   }
   ::shutdown(socket_, SHUT_RDWR);
   discard_input();
-  abandon();
+  {
+    const std::lock_guard guard(handles_);
+    release_handles();
+  }
   receiving.give();
   sending.give();
 }
@@ -523,7 +533,11 @@ void StreamChannel::discard_input() {
 }
 
 void StreamChannel::abandon() {
-  closed_.store(true, std::memory_order_release);
+  mark_abandoned();
+  release_handles();
+}
+
+void StreamChannel::release_handles() {
   if (socket_ >= 0) ::close(std::exchange(socket_, -1));
 }
 

@@ -61,8 +61,8 @@ constexpr int rounds(int count) { return kSanitizer ? count / 8 : count; }
 
 inline const char* name(Status status) {
   constexpr const char* kNames[] = {
-      "ok",      "timed_out", "interrupted", "closed", "peer_closed", "peer_lost",   "truncated",
-      "corrupt", "too_large", "too_small",   "held",   "forked",      "system_error"};
+      "ok",      "timed_out", "interrupted", "closed", "peer_closed", "peer_lost", "truncated",
+      "corrupt", "too_large", "too_small",   "held",   "entered",     "taken",     "leased"};
   return kNames[static_cast<std::size_t>(status)];
 }
 
@@ -84,7 +84,7 @@ constexpr Nanoseconds kSecond = 1'000'000'000;
 inline Deadline hang() { return Deadline::after(40 * kSecond); }
 inline Deadline soon() { return Deadline::after(10 * kMillisecond); }
 
-inline bool never_interrupted() { return false; }
+inline bool in_every_thread() { return true; }
 
 // --- randomness and content
 // ------------------------------------------------------------------------
@@ -179,28 +179,26 @@ inline long sleeps() {
 // --- a turn in a direction, as the bindings take it
 // ------------------------------------------------
 
+inline Status take(DirectionLock& lock, Deadline deadline) {
+  const Status status = lock.take(deadline, Interruption());
+  return status == Status::taken ? Status::timed_out : status;
+}
+
+// Ends a call, as the bindings do: the rest of a close may be its.
 template <class Channel>
-Status take(Channel& channel, DirectionLock& lock, Deadline deadline) {
-  if (channel.is_closed()) return Status::closed;
-  if (!lock.try_take()) {
-    const Status status = lock.take(deadline, never_interrupted);
-    if (status != Status::ok) return status;
-  }
-  if (channel.is_closed()) {
-    lock.give();
-    return Status::closed;
-  }
-  return Status::ok;
+Status leave(Channel& channel, DirectionLock& lock, Status status) {
+  lock.give();
+  if (channel.owes_close()) channel.finish_close();
+  return status;
 }
 
 template <class Channel>
 Status send(Channel& channel, const void* message, std::size_t length, Deadline deadline) {
-  Status status = take(channel, channel.sending, deadline);
+  Status status = take(channel.sending, deadline);
   if (status != Status::ok) return status;
   status = channel.try_send(message, length);
   if (status == Status::timed_out) status = channel.send(message, length, deadline);
-  channel.sending.give();
-  return status;
+  return leave(channel, channel.sending, status);
 }
 
 template <class Channel>
@@ -216,11 +214,9 @@ class Receiver {
   explicit Receiver(Channel& channel) : channel_(channel) {}
 
   Status receive(Deadline deadline) {
-    const Status status = take(channel_, channel_.receiving, deadline);
+    const Status status = take(channel_.receiving, deadline);
     if (status != Status::ok) return status;
-    const Status received = receive_one(deadline);
-    channel_.receiving.give();
-    return received;
+    return leave(channel_, channel_.receiving, receive_one(deadline));
   }
 
   const std::byte* data() const { return message_.get(); }
@@ -277,7 +273,7 @@ struct Options {
   std::uint64_t capacity = Segment::kSmallestRing;
   std::uint64_t longest = kLongestMessage;
   Nanoseconds spin = 0;
-  Interrupted interrupted = never_interrupted;
+  Interruption interruption = {};
 };
 
 inline int duplicate(int fd) {
@@ -320,10 +316,10 @@ struct ShmEnds {
     const Limits limits{options.longest, options.longest, options.spin};
     a = std::make_unique<ShmChannel>(segment, true, duplicate(a_bells), duplicate(b_bells),
                                      PeerWatch(control[0], PeerWatch::kNone), limits,
-                                     options.interrupted);
+                                     options.interruption);
     b = std::make_unique<ShmChannel>(segment, false, duplicate(b_bells), duplicate(a_bells),
                                      PeerWatch(control[1], PeerWatch::kNone), limits,
-                                     options.interrupted);
+                                     options.interruption);
   }
 
   RingMemory to_a() const { return segment->ring(1); }
@@ -384,7 +380,7 @@ inline SocketPair make_sockets(Transport transport, int buffer = 0) {
 
 inline std::unique_ptr<StreamChannel> make_stream(int socket, const Options& options = {}) {
   return std::make_unique<StreamChannel>(
-      socket, Limits{options.longest, options.longest, options.spin}, options.interrupted);
+      socket, Limits{options.longest, options.longest, options.spin}, options.interruption);
 }
 
 struct StreamEnds {

@@ -187,7 +187,7 @@ void a_doorbell_that_rings_for_ever() {
   const SocketPair control = make_sockets(Transport::local);
   ShmChannel channel(segment, true, Doorbells{endless(), endless()}, make_doorbells(),
                      PeerWatch(control.a, PeerWatch::kNone), {kLongest, kLongest, 0},
-                     never_interrupted);
+                     Interruption());
   Receiver receiver(channel);
   ::alarm(30);  // it would take for ever
   CHECK_STATUS(receiver.receive(soon()), Status::timed_out);
@@ -315,7 +315,7 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
                                                               : 600);
       const Nanoseconds start = now();
       Status status;
-      CHECK_STATUS(take(channel, channel.sending, hang()), Status::ok);
+      CHECK_STATUS(take(channel.sending, hang()), Status::ok);
       if (choice == 2) {
         std::byte* room = nullptr;
         status = channel.loan(length, deadline(random), room);
@@ -349,7 +349,7 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
       const Nanoseconds start = now();
       Status status;
       if (random.below(4) == 0) {
-        CHECK_STATUS(take(channel, channel.receiving, hang()), Status::ok);
+        CHECK_STATUS(take(channel.receiving, hang()), Status::ok);
         status = channel.wait_message(deadline(random));
         if (status == Status::ok && channel.fits_in_place()) {
           status = channel.complete_message(deadline(random));

@@ -508,18 +508,18 @@ void close_passes_a_lease() {
   ShmEnds ends;
   ShmChannel& a = *ends.a;
   CHECK_STATUS(send_text(*ends.b, 1, 100), Status::ok);
-  CHECK_STATUS(take(a, a.receiving, hang()), Status::ok);
+  CHECK_STATUS(take(a.receiving, hang()), Status::ok);
   CHECK_STATUS(a.wait_message(hang()), Status::ok);
   CHECK(a.message_complete());
   const std::byte* const view = a.message_data();
   const std::shared_ptr<Segment> memory = a.memory();
-  a.receiving.lease();
+  DirectionLock::Turn(a.receiving).lease(1);
   Receiver receiver(a);
   CHECK_STATUS(receiver.receive(Deadline::never()), Status::held);
-  CHECK_STATUS(take(a, a.sending, hang()), Status::ok);
+  CHECK_STATUS(take(a.sending, hang()), Status::ok);
   std::byte* room = nullptr;
   CHECK_STATUS(a.loan(100, hang(), room), Status::ok);
-  a.sending.lease();
+  DirectionLock::Turn(a.sending).lease(1);
   a.close();
   CHECK(!a.receiving.end_lease());
   CHECK(!a.sending.end_lease());
@@ -823,9 +823,10 @@ void sleep_and_wake() {
 std::atomic<bool> signalled{false};
 
 bool was_signalled() { return signalled.exchange(false); }
+constexpr Interruption kSignals(in_every_thread, was_signalled);
 
 void a_signal_interrupts() {
-  ShmEnds ends({.interrupted = was_signalled});
+  ShmEnds ends({.interruption = kSignals});
   ShmChannel& a = *ends.a;
   const auto interrupt = [](Sleeper& sleeper) {
     sleeper.await_asleep();
@@ -865,7 +866,7 @@ void a_signal_interrupts() {
 
 // A signal whose handler asks for nothing does not end a call.
 void a_signal_alone_does_not_end_a_call() {
-  ShmEnds ends({.interrupted = was_signalled});
+  ShmEnds ends({.interruption = kSignals});
   Sleeper receiving([&] {
     Receiver receiver(*ends.a);
     check_receives(receiver, 1, 10);

@@ -687,7 +687,7 @@ void close_wakes_a_flush() {
   HalfStream half({}, Transport::local, kSmallBuffer);
   Sleeper sending([&] {
     StreamChannel& channel = *half.channel;
-    CHECK_STATUS(take(channel, channel.sending, hang()), Status::ok);
+    CHECK_STATUS(take(channel.sending, hang()), Status::ok);
     Status status = Status::ok;
     while (status == Status::ok) {
       while (channel.put(text(1), 1000) == Status::ok) {
@@ -869,6 +869,7 @@ void survives_random_bytes() {
 std::atomic<bool> signalled{false};
 
 bool was_signalled() { return signalled.exchange(false); }
+constexpr Interruption kSignals(in_every_thread, was_signalled);
 
 void interrupt(Sleeper& sleeper) {
   sleeper.await_asleep();
@@ -884,7 +885,7 @@ void interrupt(Sleeper& sleeper) {
 }
 
 void a_signal_interrupts(Nanoseconds spin) {
-  StreamEnds ends(Transport::local, {.spin = spin, .interrupted = was_signalled}, kSmallBuffer);
+  StreamEnds ends(Transport::local, {.spin = spin, .interruption = kSignals}, kSmallBuffer);
   Receiver receiver(*ends.a);
   for (const Deadline deadline : {Deadline::never(), hang()}) {
     Sleeper receiving([&] { CHECK_STATUS(receiver.receive(deadline), Status::interrupted); });

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 
+from proclink import _core
 from proclink.transports._contract import Channel, Connection
 
 _MOST_UNREAD = 8
@@ -18,13 +19,20 @@ class Channels:
     """The channels, and the bound side's say about newcomers (a ``Gate``).
 
     Attributes:
-        changed: Notified when a channel arrives and when the link is closed. Guards the rest.
         waits: Whether a next peer may come.
+        lock: Held while the channels change.
+        changes: Advanced when a channel arrives and when the link is closed.
+        sending: The turn of those that wait for a peer to send to.
+        receiving: The turn of those that wait for a peer to receive from.
     """
 
     def __init__(self, *, waits: bool) -> None:
-        self.changed = threading.Condition()
         self.waits = waits
+        self.changes = _core.EventCount()
+        self.sending = _core.DirectionLock()
+        self.receiving = _core.DirectionLock()
+        # Entered again by whatever closes links while it is held: a signal handler, a finalizer.
+        self.lock = threading.RLock()
         self._connections: list[Connection] = []
         self._expected = False
         self._closed = False
@@ -33,7 +41,7 @@ class Channels:
 
     def admit(self) -> bool:
         """One peer at a time; a newcomer is the next one as soon as the peer is gone."""
-        with self.changed:
+        with self.lock:
             if (
                 self._closed
                 or self._expected
@@ -46,24 +54,27 @@ class Channels:
 
     def withdraw(self) -> None:
         """The newcomer failed."""
-        with self.changed:
+        with self.lock:
             self._expected = False
 
     def deliver(self, connection: Connection) -> None:
         """Takes a channel in."""
-        with self.changed:
+        with self.lock:
             self._expected = False
-            if not self._closed:
-                self._connections.append(connection)
-                self.changed.notify_all()
-                return
-        connection.channel.close()
+            wanted = not self._closed
+            if wanted:
+                self._connections = [*self._connections, connection]
+        if wanted:
+            self.changes.advance()
+        else:
+            connection.channel.close()
 
     # --- the link's side --------------------------------------------------------------------------
 
     def oldest(self) -> Connection | None:
         """The peer that the link talks to."""
-        return self._connections[0] if self._connections else None
+        connections = self._connections
+        return connections[0] if connections else None
 
     def of(self, channel: Channel) -> Connection | None:
         """The connection of a channel that is still among them."""
@@ -71,18 +82,20 @@ class Channels:
 
     def finish(self, channel: Channel) -> None:
         """Lets go of a channel that has nothing more to give."""
-        with self.changed:
+        with self.lock:
             self._connections = [c for c in self._connections if c.channel is not channel]
         channel.close()
 
     def close(self) -> bool:
         """Closes every channel and wakes every waiter. ``False`` when that was done before."""
-        with self.changed:
+        with self.lock:
             if self._closed:
                 return False
             self._closed = True
             connections, self._connections = self._connections, []
-            self.changed.notify_all()
+        self.sending.close()
+        self.receiving.close()
+        self.changes.advance()
         for connection in connections:
             connection.channel.close()
         return True

@@ -14,6 +14,9 @@ CORRUPT: int
 TOO_LARGE: int
 TOO_SMALL: int
 HELD: int
+ENTERED: int
+TAKEN: int
+LEASED: int
 
 SMALLEST_RING: int
 LARGEST_RING: int
@@ -75,6 +78,14 @@ class _Channel:
     @property
     def closed(self) -> bool: ...
     @property
+    def receive_leaser(self) -> int:
+        """The identifier of the thread that made the last view."""
+
+    @property
+    def send_leaser(self) -> int:
+        """The identifier of the thread that made the last loan."""
+
+    @property
     def handle(self) -> int: ...
     @property
     def violation(self) -> str: ...
@@ -135,6 +146,33 @@ def create_doorbell() -> int:
 
 def is_doorbell(handle: int) -> bool:
     """Whether a descriptor received from a peer is one of a doorbell."""
+
+class EventCount:
+    """Lets threads wait for a change without a lock: take ``count``, look, ``wait``, look again."""
+
+    @property
+    def count(self) -> int: ...
+    def advance(self) -> None:
+        """Ends the waits of those that looked before."""
+
+    def wait(self, seen: int, timeout: float | None) -> bool:
+        """Waits until the count is not ``seen`` any more; ``False`` when the timeout passed."""
+
+class Turn:
+    """Entering waits for the turn and gives ``None``, or an event that says why there is none."""
+
+    def __enter__(self) -> Event | None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class DirectionLock:
+    """One thread at a time, first come, first served; knows a thread that comes in again."""
+
+    def turn(self, timeout: float | None) -> Turn: ...
+    def close(self) -> None:
+        """Nobody gets in any more, and who waits is told."""
+
+def set_main_thread(identifier: int) -> None:
+    """Tells the thread that Python runs signal handlers in."""
 
 def begin_exit() -> None:
     """Keeps other threads inside the waits they are in. For the end of the interpreter."""

@@ -24,6 +24,7 @@
     ├── BufferTooSmall          (ValueError)              the message does not fit the buffer
     ├── SharedMemoryFull        (MemoryError)             no room for the rings
     ├── StillHeld               (RuntimeError)            a view or a loan has not been given back
+    ├── InUse                   (RuntimeError)            the calling thread is inside already
     └── ForkedLink              (RuntimeError)            used in a forked child
 
 The shape follows httpx: one tree, and every low-level error mapped to the most specific class.
@@ -216,6 +217,15 @@ class SharedMemoryFull(ProclinkError, MemoryError):
 
 class StillHeld(ProclinkError, RuntimeError):
     """This thread still holds a view (or a loan) of the direction it wants to use."""
+
+
+class InUse(ProclinkError, RuntimeError):
+    """The calling thread is inside the same part of the link already, and cannot wait for itself.
+
+    A signal handler, a finalizer or a logging handler ran in the middle of a call and called again.
+    It may close the link, which ends the outer call; or leave a note for the code that it
+    interrupted, which then sends or receives.
+    """
 
 
 class ForkedLink(ProclinkError, RuntimeError):

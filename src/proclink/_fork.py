@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from proclink import _core
+
 _lock = threading.Lock()
 _registered: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 
@@ -30,11 +32,13 @@ def on_fork(thing: Any, let_go: Callable[[Any], None]) -> None:
 def _in_child() -> None:
     global _lock
     _lock = threading.Lock()
+    _core.set_main_thread(threading.get_ident())
     for reference, let_go in list(_registered.values()):
         thing = reference()
         if thing is not None:
             let_go(thing)
 
 
+_core.set_main_thread(threading.main_thread().ident or 0)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)

@@ -19,12 +19,19 @@ from proclink._errors import (
     LinkClosed,
     MessageTooLarge,
     PeerClosed,
-    StillHeld,
     TimedOut,
 )
-from proclink._events import NOT_CONNECTED, disconnection, is_end
+from proclink._events import (
+    NOT_CONNECTED,
+    disconnection,
+    entered,
+    is_end,
+    is_long_lease,
+    lease_of,
+    occupied,
+)
 from proclink._loan import Loan
-from proclink._options import Options, check_timeout, waitable
+from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink._state import State
 from proclink.transports._contract import Channel, Connection, Endpoint
@@ -62,6 +69,8 @@ class _NoChannel:
 
     def has_message(self) -> bool:
         return False
+
+    send_leaser = receive_leaser = 0
 
 
 _NO_CHANNEL: Any = _NoChannel()
@@ -124,6 +133,7 @@ class Link:
             PeerLost: The peer vanished.
             ChannelCorrupt: The peer broke the protocol.
             LinkClosed: This end is closed.
+            InUse: This thread is in such a call already, and a signal handler called again.
             TypeError: ``message`` is not bytes-like.
 
         Example:
@@ -151,7 +161,7 @@ class Link:
         Example:
             >>> link.send_many([b"a", b"b", b"c"])
         """
-        batch = messages if isinstance(messages, (list, tuple)) else list(messages)
+        batch = tuple(messages)  # which nobody changes while this waits
         done = 0
         channel = self._channel
         outcome = channel.send_many(batch, timeout)
@@ -174,6 +184,7 @@ class Link:
             TimedOut: There was no room, or no peer, in time.
             MessageTooLarge: It is longer than both ends accept.
             StillHeld: This thread holds a loan already.
+            InUse: See :meth:`send`.
             PeerClosed: See :meth:`send`.
             PeerLost: See :meth:`send`.
             LinkClosed: This end is closed.
@@ -208,18 +219,22 @@ class Link:
         status, left = event.status, event.left
         if status == _core.TIMED_OUT:
             raise TimedOut(f"the peer at {self._url} did not make room in time", sent)
-        if status == _core.HELD:
-            raise StillHeld("this thread holds a loan of the link; send or discard it first")
+        if is_long_lease(status, left):
+            self._warn_of_lease(channel.send_leaser, sending=True)
+            return left
+        error = occupied(status, self._url, channel.send_leaser, sent, sending=True)
+        if error is not None:
+            raise error
         self._check_usable(status, sent)
         if status == NOT_CONNECTED:
-            return self._await_channel(left)
+            return self._await_channel(left, sending=True)
         if status == _core.CLOSED:
             # A receiving thread has seen the end of this channel meanwhile.
             raise disconnection(self._last_end, self._url, "", sent)
-        error = self._ended(channel, status, sent)
+        ended = self._ended(channel, status, sent)
         if self._channels.waits and not channel.has_message():
             self._finish(channel, status)
-        raise error
+        raise ended
 
     def _too_large(self, channel: Channel, message: Buffer, sent: int = 0) -> MessageTooLarge:
         with memoryview(message) as view:
@@ -243,6 +258,7 @@ class Link:
             ChannelCorrupt: It broke the protocol.
             LinkClosed: This end is closed.
             StillHeld: This thread holds a view from :meth:`recv_view`.
+            InUse: This thread is in such a call already, and a signal handler called again.
 
         Example:
             >>> message = link.recv(timeout=1.0)
@@ -357,15 +373,25 @@ class Link:
         status, left = event.status, event.left
         if status == _core.TIMED_OUT:
             raise TimedOut(f"no message came from {self._url} in time")
-        if status == _core.HELD:
-            raise StillHeld("this thread holds a view of the link; release it first")
+        if is_long_lease(status, left):
+            self._warn_of_lease(channel.receive_leaser, sending=False)
+            return left
+        error = occupied(status, self._url, channel.receive_leaser, sending=False)
+        if error is not None:
+            raise error
         self._check_usable(status)
         if is_end(status):
-            error = self._ended(channel, status)
+            ended = self._ended(channel, status)
             if not self._channels.waits:
-                raise error
+                raise ended
             self._finish(channel, status)
-        return self._await_channel(left)
+        return self._await_channel(left, sending=False)
+
+    def _warn_of_lease(self, leaser: int, *, sending: bool) -> None:
+        self._log.warning(
+            "a call has waited for 5 s: %s is in the way",
+            lease_of(leaser, self._url, sending=sending),
+        )
 
     # --- the end of a channel, and the next one ---------------------------------------------------
 
@@ -393,30 +419,37 @@ class Link:
         """Lets go of the channel of a peer that is gone, for the next one to take its place."""
         self._last_end = status
         self._channels.finish(channel)
-        with self._channels.changed:
-            self._use_channels()
+        self._use_channels()
 
-    def _await_channel(self, left: float | None) -> float | None:
+    def _await_channel(self, left: float | None, *, sending: bool) -> float | None:
         """Waits until there is a channel; gives the seconds left."""
         end = None if left is None else time.monotonic() + left
         channels = self._channels
-        with channels.changed:
-            if not channels.changed.wait_for(
-                lambda: channels.closed or channels.oldest() is not None, waitable(left)
-            ):
-                raise TimedOut(f"no peer came to {self._url} in time")
-            if channels.closed:
-                raise LinkClosed(f"the link {self._url} is closed")
-            self._use_channels()
+        turns = channels.sending if sending else channels.receiving
+        with turns.turn(left) as event:
+            if event is not None and event.status == _core.ENTERED:
+                raise entered(self._url, sending=sending)
+            while True:
+                seen = channels.changes.count
+                if channels.closed:
+                    raise LinkClosed(f"the link {self._url} is closed")
+                if channels.oldest() is not None:
+                    break
+                left = None if end is None else max(0.0, end - time.monotonic())
+                # Who had no turn until now has no time left either.
+                if event is not None or not channels.changes.wait(seen, left):
+                    raise TimedOut(f"no peer came to {self._url} in time")
+        self._use_channels()
         return None if end is None else max(0.0, end - time.monotonic())
 
     def _use_channels(self) -> None:
-        oldest = self._channels.oldest()
-        if oldest is None:
-            self._channel = _NO_CHANNEL
-        else:
-            self._channel = oldest.channel
-            self._peer = oldest.peer
+        with self._channels.lock:
+            oldest = self._channels.oldest()
+            if oldest is None:
+                self._channel = _NO_CHANNEL
+            else:
+                self._channel = oldest.channel
+                self._peer = oldest.peer
 
     # --- what it is -------------------------------------------------------------------------------
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from proclink import _address, _fork
+from proclink import _address, _core, _fork
+from proclink._core import Event
 from proclink._errors import (
     ForkedLink,
+    InUse,
     LinkClosed,
     TimedOut,
 )
 from proclink._link import Link, link_of
-from proclink._options import Options, check_timeout, waitable
+from proclink._options import Options, check_timeout
 from proclink.transports import transport_for
 from proclink.transports._contract import Connection
 
@@ -52,17 +55,23 @@ class Listener:
         Raises:
             TimedOut: None came in time.
             LinkClosed: The listener is closed.
+            InUse: This very thread is in ``accept`` already, and a signal handler called again.
             ForkedLink: The listener was made before a fork, in the parent.
         """
         check_timeout(timeout)
         if self._forked:
             raise ForkedLink(f"the listener {self._url} belongs to the parent process")
-        connection = self._arrivals.take(timeout)
-        if connection is None:
-            if self._arrivals.closed:
-                raise LinkClosed(f"the listener {self._url} is closed")
-            raise TimedOut(f"no client came to {self._url} in time")
-        return link_of(self._url, self._options, connection)
+        taken = self._arrivals.take(timeout)
+        if isinstance(taken, Connection):
+            return link_of(self._url, self._options, taken)
+        if taken.status == _core.CLOSED:
+            raise LinkClosed(f"the listener {self._url} is closed")
+        if taken.status == _core.ENTERED:
+            raise InUse(
+                f"this thread is accepting at {self._url} already, in a call that this one "
+                "interrupted (from a signal handler, say); it may close the listener"
+            )
+        raise TimedOut(f"no client came to {self._url} in time")
 
     def __iter__(self) -> Iterator[Link]:
         """The clients' links as they come, until the listener is closed."""
@@ -110,8 +119,11 @@ class _Arrivals:
     """Clients that were let in and wait for ``accept`` (a ``Gate`` that is always open)."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._accepting = _core.DirectionLock()
+        self._changes = _core.EventCount()
         self._waiting: collections.deque[Connection] = collections.deque()
+        # Between deliver() and close(): a client that comes late is closed by one of them.
+        self._lock = threading.RLock()
         self.closed = False
 
     def admit(self) -> bool:
@@ -121,22 +133,35 @@ class _Arrivals:
         pass
 
     def deliver(self, connection: Connection) -> None:
-        with self._changed:
-            if not self.closed:
+        with self._lock:
+            wanted = not self.closed
+            if wanted:
                 self._waiting.append(connection)
-                self._changed.notify()
-                return
-        connection.channel.close()
+        if wanted:
+            self._changes.advance()
+        else:
+            connection.channel.close()
 
-    def take(self, timeout: float | None) -> Connection | None:
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self.closed, waitable(timeout))
-            return self._waiting.popleft() if self._waiting else None
+    def take(self, timeout: float | None) -> Connection | Event:
+        """The next client, or an event that says why there is none."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._accepting.turn(timeout) as event:
+            if event is not None:
+                return event
+            while True:
+                seen = self._changes.count
+                if self.closed:
+                    return Event(_core.CLOSED, None)
+                if self._waiting:
+                    return self._waiting.popleft()
+                left = None if end is None else max(0.0, end - time.monotonic())
+                if not self._changes.wait(seen, left):
+                    return Event(_core.TIMED_OUT, None)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self.closed = True
-            self._changed.notify_all()
-            unwanted, self._waiting = self._waiting, collections.deque()
-        for connection in unwanted:
-            connection.channel.close()
+        self._accepting.close()
+        self._changes.advance()
+        while self._waiting:
+            self._waiting.popleft().channel.close()

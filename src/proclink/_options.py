@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import threading
 from typing import Literal, TypeAlias
 
 from proclink import _core
@@ -66,8 +65,3 @@ def check_timeout(timeout: float | None) -> None:
     """Raises ``ValueError`` unless ``timeout`` is ``None`` or a number of at least 0."""
     if timeout is not None and not timeout >= 0:
         raise ValueError("timeout must be None (wait), 0 (try) or a positive number of seconds")
-
-
-def waitable(timeout: float | None) -> float | None:
-    """The timeout as ``threading`` takes it: one longer than that can count is none."""
-    return None if timeout is None or timeout > threading.TIMEOUT_MAX else timeout

@@ -9,14 +9,14 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from proclink import _core, _fork
 from proclink._address import Address
 from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
-from proclink._options import Options, check_timeout, waitable
+from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import Patience
@@ -26,114 +26,147 @@ if TYPE_CHECKING:
 
 
 class _Direction:
-    """One queue, and the condition both its ends wait on."""
+    """One queue: a single producer and a single consumer, as in a ring, so it needs no lock.
+
+    Attributes:
+        sent: Bytes that were ever put in; only the producer writes it.
+        taken: Bytes that were ever taken out; only the consumer writes it.
+        changes: Advanced after everything that the other end may wait for.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.messages: collections.deque[bytes] = collections.deque()
-        self.waiting_bytes = 0
-        self.changed = threading.Condition()
+        self.sent = 0
+        self.taken = 0
+        self.changes = _core.EventCount()
         self.sender_closed = False
         self.receiver_closed = False
 
     def has_room(self, size: int) -> bool:
         # A message longer than the queue may stand in it alone.
-        return not self.messages or self.waiting_bytes + size <= self.capacity
-
-    def close(self) -> None:
-        """Both ends of a direction see that one of them closed."""
-        with self.changed:
-            self.changed.notify_all()
+        return not self.messages or self.sent - self.taken + size <= self.capacity
 
 
 class MemoryChannel:
     """One end of a link inside this process."""
 
     violation = ""
+    send_leaser = receive_leaser = 0
 
     def __init__(self, outgoing: _Direction, incoming: _Direction, max_send: int) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self._max_send = max_send
+        self._sending = _core.DirectionLock()
+        self._receiving = _core.DirectionLock()
         self.closed = False
         _fork.on_fork(self, MemoryChannel.abandon)
 
     def send(self, message: Buffer, timeout: float | None) -> Event | None:
-        return self._send(_as_bytes(message), _Clock(timeout))
-
-    def _send(self, message: bytes, clock: _Clock) -> Event | None:
-        out = self._outgoing
-        size = len(message)
+        clock = _Clock(timeout)
+        payload = _as_bytes(message)
         if self.closed:
             return clock.event(_core.CLOSED)
-        if size > self._max_send:
-            return clock.event(_core.TOO_LARGE)
-        with out.changed:
-            ended = clock.wait(
-                out.changed,
-                lambda: out.has_room(size) or self.closed or out.receiver_closed,
-            )
+        with self._sending.turn(timeout) as event:
+            return self._put(payload, clock) if event is None else event
+
+    def _put(self, message: bytes, clock: _Clock) -> Event | None:
+        """With the sending direction held."""
+        out = self._outgoing
+        size = len(message)
+        while True:
+            seen = out.changes.count
             if self.closed:
                 return clock.event(_core.CLOSED)
+            if size > self._max_send:
+                return clock.event(_core.TOO_LARGE)
             if out.receiver_closed:
                 return clock.event(_core.PEER_CLOSED)
-            if not ended:
+            if out.has_room(size):
+                break
+            if not out.changes.wait(seen, clock.left()):
                 return clock.event(_core.TIMED_OUT)
-            out.messages.append(message)
-            out.waiting_bytes += size
-            out.changed.notify_all()
+        # In this order, between which no signal handler runs: the consumer looks at the queue.
+        out.sent += size
+        out.messages.append(message)
+        out.changes.advance()
         return None
 
     def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int:
         clock = _Clock(timeout)
         batch = [_as_bytes(message) for message in messages]
-        for count, message in enumerate(batch):
-            event = self._send(message, clock)
+        if self.closed:
+            return clock.event(_core.CLOSED)
+        with self._sending.turn(timeout) as event:
             if event is not None:
-                return Event(event.status, event.left, count)
+                return event
+            for count, message in enumerate(batch):
+                ended = self._put(message, clock)
+                if ended is not None:
+                    return Event(ended.status, ended.left, count)
         return len(batch)
 
     def _take(self, clock: _Clock, longest: int | None = None) -> Event | bytes:
+        """With the receiving direction held."""
         incoming = self._incoming
-        if self.closed:
-            return clock.event(_core.CLOSED)
-        with incoming.changed:
-            ended = clock.wait(
-                incoming.changed,
-                lambda: bool(incoming.messages) or self.closed or incoming.sender_closed,
-            )
+        while True:
+            seen = incoming.changes.count
             if self.closed:
                 return clock.event(_core.CLOSED)
-            if not incoming.messages:
-                return clock.event(_core.PEER_CLOSED if ended else _core.TIMED_OUT)
-            if longest is not None and len(incoming.messages[0]) > longest:
-                return clock.event(_core.TOO_SMALL, len(incoming.messages[0]))
-            message = incoming.messages.popleft()
-            incoming.waiting_bytes -= len(message)
-            incoming.changed.notify_all()
-            return message
+            # In this order: what was sent before a goodbye is there when the goodbye is seen.
+            ended = incoming.sender_closed
+            if incoming.messages:
+                break
+            if ended:
+                return clock.event(_core.PEER_CLOSED)
+            if not incoming.changes.wait(seen, clock.left()):
+                return clock.event(_core.TIMED_OUT)
+        size = len(incoming.messages[0])
+        if longest is not None and size > longest:
+            return clock.event(_core.TOO_SMALL, size)
+        incoming.taken += size
+        message = incoming.messages.popleft()
+        incoming.changes.advance()
+        return message
 
     def recv(self, timeout: float | None) -> Event | bytes:
-        return self._take(_Clock(timeout))
+        clock = _Clock(timeout)
+        if self.closed:
+            return clock.event(_core.CLOSED)
+        with self._receiving.turn(timeout) as event:
+            return self._take(clock) if event is None else event
 
     def recv_many(self, most: int, timeout: float | None) -> Event | list[bytes]:
-        first = self._take(_Clock(timeout))
-        if not isinstance(first, bytes):
-            return first
-        messages = [first]
-        while len(messages) < most:
-            more = self._take(_Clock(0))
-            if not isinstance(more, bytes):
-                break
-            messages.append(more)
-        return messages
+        clock = _Clock(timeout)
+        if self.closed:
+            return clock.event(_core.CLOSED)
+        with self._receiving.turn(timeout) as event:
+            if event is not None:
+                return event
+            first = self._take(clock)
+            if not isinstance(first, bytes):
+                return first
+            messages = [first]
+            while len(messages) < most:
+                more = self._take(_Clock(0))
+                if not isinstance(more, bytes):
+                    break
+                messages.append(more)
+            return messages
 
     def recv_into(self, target: Buffer, timeout: float | None) -> Event | int:
+        clock = _Clock(timeout)
         with memoryview(target) as view:
             # Before a message is taken for it.
             if view.readonly or not view.c_contiguous:
                 raise BufferError("recv_into() needs a writable, contiguous buffer")
-            message = self._take(_Clock(timeout), view.nbytes)
+            if self.closed:
+                return clock.event(_core.CLOSED)
+            with self._receiving.turn(timeout) as event:
+                if event is not None:
+                    return event
+                message = self._take(clock, view.nbytes)
             if not isinstance(message, bytes):
                 return message
             if message:
@@ -151,8 +184,10 @@ class MemoryChannel:
         self.closed = True
         self._outgoing.sender_closed = True
         self._incoming.receiver_closed = True
-        self._outgoing.close()
-        self._incoming.close()
+        self._sending.close()
+        self._receiving.close()
+        self._outgoing.changes.advance()
+        self._incoming.changes.advance()
 
     def abandon(self) -> None:
         """The copy of a forked child has nobody at its other end."""
@@ -169,9 +204,6 @@ class _Clock:
     def left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def wait(self, condition: threading.Condition, ready: Callable[[], bool]) -> bool:
-        return condition.wait_for(ready, waitable(self.left()))
-
     def event(self, status: int, detail: int = 0) -> Event:
         return Event(status, self.left(), detail)
 
@@ -182,7 +214,7 @@ def _as_bytes(message: Buffer) -> bytes:
 
 # --- names ----------------------------------------------------------------------------------------
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collection inside it may close another endpoint
 _endpoints: dict[str, _MemoryEndpoint] = {}
 
 
