@@ -55,11 +55,11 @@ class Flow(NamedTuple):
 class Background(Generic[Result]):
     """A function that runs in a thread of its own."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], Result], name: str | None = None) -> None:
         self._work = work
         self._result: list[Result] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -85,28 +85,35 @@ class Background(Generic[Result]):
 
     def wait_until_blocked(self) -> None:
         """Waits until the thread sleeps in a call of proclink (there is no event to wait for)."""
-        seen = 0
-        end = time.monotonic() + SOON
-        while seen < 4:
-            assert time.monotonic() < end, "the thread does not block"
-            assert self._thread.is_alive(), "the call did not wait"
-            asleep = self._state() == "S" and self._inside_proclink()
-            seen = seen + 1 if asleep else 0
-            time.sleep(0.001)
+        blocks(self._thread)
 
-    def _state(self) -> str:
-        stat = Path(f"/proc/self/task/{self._thread.native_id}/stat")
-        with contextlib.suppress(OSError):
-            return stat.read_text().rpartition(")")[2].split()[0]
-        return "gone"
 
-    def _inside_proclink(self) -> bool:
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        while frame is not None:
-            if "/proclink/" in frame.f_code.co_filename:
-                return True
-            frame = frame.f_back
-        return False
+def blocks(thread: threading.Thread) -> None:
+    """Waits until a thread sleeps in a call of proclink (there is no event to wait for)."""
+    seen = 0
+    end = time.monotonic() + SOON
+    while seen < 4:
+        assert time.monotonic() < end, "the thread does not block"
+        assert thread.is_alive(), "the call did not wait"
+        asleep = _state(thread) == "S" and _inside_proclink(thread)
+        seen = seen + 1 if asleep else 0
+        time.sleep(0.001)
+
+
+def _state(thread: threading.Thread) -> str:
+    stat = Path(f"/proc/self/task/{thread.native_id}/stat")
+    with contextlib.suppress(OSError):
+        return stat.read_text().rpartition(")")[2].split()[0]
+    return "gone"
+
+
+def _inside_proclink(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if "/proclink/" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import resource
 import signal
 import sys
@@ -50,6 +51,18 @@ def send_some(url: str, count: int, then: str) -> None:
         os._exit(0)
     elif then == "close":
         link.close()
+
+
+def send_with_pauses(url: str, count: int) -> None:
+    """Sends messages with pauses about as long as a thread takes to wake."""
+    chance = random.Random(7)
+    with proclink.connect(url, timeout=LONG) as link:
+        for number in range(count):
+            link.send(number.to_bytes(4, "little") + bytes(number * 7 % 3000), timeout=LONG)
+            pause = time.perf_counter() + chance.random() * 3e-5
+            while time.perf_counter() < pause:
+                pass
+        hear()
 
 
 def send_on_and_on(url: str) -> None:
