@@ -20,6 +20,8 @@ from conformance.support import SOON, Flow, LinkOptions, Pair, ServerOptions, wa
 from conformance.transports import TRANSPORTS, TransportUnderTest
 from proclink._supervisor import supervisor
 
+pytest_plugins = ["budget", "selection"]
+
 MakePair = Callable[..., Pair]
 
 
