@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import proclink
 from conformance.support import SOON, Flow, LinkOptions, Pair, ServerOptions, wait_for
@@ -24,6 +25,10 @@ pytest_plugins = ["budget", "selection"]
 
 MakePair = Callable[..., Pair]
 
+
+# How long an example takes tells about the machine.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A shell starts background jobs with SIGINT ignored, and so would be every process made here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
