@@ -4,11 +4,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
 .SUFFIXES:
+# Tests disturb each other's times; only what `prepare` builds is built side by side.
+ifndef SIDE_BY_SIDE
+.NOTPARALLEL:
+endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS := 1
 
 ifneq ($(filter-out help clean distclean,$(or $(MAKECMDGOALS),help)),)
 # Each is VENV|VERSION|INTERPRETER.
@@ -16,23 +21,31 @@ PYTHONS := $(shell PYTHON='$(PYTHON)' tools/find_python.sh 2>/dev/null | tr ' ' 
 endif
 field = $(word $(2),$(subst |, ,$(1)))
 VERSION := $(call field,$(firstword $(PYTHONS)),2)
+VERSIONS := $(sort $(foreach p,$(PYTHONS),$(call field,$(p),2)))
 ENV := .venv/.env-$(VERSION)
 BUILD := .venv/.build-$(VERSION)
 
 BUILD_INPUTS := CMakeLists.txt pyproject.toml $(shell find cpp -type f)
+UV := .venv-uv/bin/uv
+FLAVOURS := plain asan tsan
+# More workers than cores: many tests wait.
+WORKERS := 4
+RUNS := 10
 
 .PHONY: help
 help:
 	@echo 'make demo         build, run a short benchmark and the example'
-	@echo 'make test         lint, then all C++ and Python tests'
+	@echo 'make test         lint, C++ tests, Python tests: each case once a transport, fewer on the middle Python'
+	@echo 'make test-full    the same with every combination of cases, before a release'
 	@echo 'make build        make .venv and build the library in it'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make format       format the Python code, and the C++ code if clang-format is found'
 	@echo 'make test-cpp     C++ tests: plain, address and undefined, thread sanitizers'
-	@echo 'make test-python  Python tests, on each Python found'
+	@echo 'make test-python  Python tests, on each Python found; CASES=all, rotated or smoke'
+	@echo 'make soak         Python tests RUNS=10 times in a row, and as often beside four busy loops'
 	@echo 'make bench        the whole benchmark'
 	@echo 'make floor        what this machine can do at all, in bare C++'
-	@echo 'make lock         update requirements/test.txt'
+	@echo 'make lock         update requirements/'
 	@echo 'make clean        remove what was built'
 	@echo 'make distclean    remove the environments too'
 
@@ -41,8 +54,11 @@ demo: $(BUILD)
 	.venv/bin/proclink bench --seconds 1
 	.venv/bin/python examples/quickstart.py
 
-.PHONY: test
-test: lint test-cpp test-python
+# Each stage is timed.
+.PHONY: test test-full
+test-full: export CASES := all
+test test-full: | $(if $(PYTHONS),,.venv/.env-)
+	+@tools/stages.sh '$(MAKE)' prepare lint $(FLAVOURS:%=test-cpp-%) $(TEST_PYTHON)
 
 .PHONY: build
 build: $(BUILD)
@@ -62,26 +78,41 @@ build/floor: benchmarks/floor.cpp
 # ---- Environments -----------------------------------------------------------
 # The stamps carry the version, so that a change of Python remakes .venv.
 
+.venv-uv/.env: requirements/uv.txt
+	$(call field,$(firstword $(PYTHONS)),3) -m venv --clear .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
+# What holds on the oldest and on the newest version holds on those between.
+cases = $(if $(filter $(1),$(firstword $(VERSIONS)) $(lastword $(VERSIONS))),rotated,smoke)
+
 # $(1) environment, $(2) version, $(3) interpreter
 define python_rules
-$(1)/.env-$(2): requirements/test.txt
-	$(3) -m venv --clear $(1)
-	$(1)/bin/python -m pip install --quiet --no-deps --requirement $$<
-	$(1)/bin/python -m pip check
+$(1)/.env-$(2): requirements/test.txt .venv-uv/.env
+	$(UV) venv --quiet --clear --no-project --python $(3) $(1)
+	$(UV) pip install --quiet --python $(1) --no-deps --compile-bytecode --requirement $$<
+	$(UV) pip check --quiet --python $(1)
 	@touch $$@
 
 $(1)/.build-$(2): $(1)/.env-$(2) $(BUILD_INPUTS)
-	$(1)/bin/python -m pip install --no-build-isolation --no-deps --editable .
+	$(UV) pip install --quiet --python $(1) --no-build-isolation --no-deps \
+	  --reinstall-package proclink --editable .
 	@touch $$@
 
 .PHONY: test-python-$(2)
 test-python-$(2): $(1)/.build-$(2)
-	@echo '== Python $(2)'
-	$(1)/bin/python -m pytest $(PYTEST_ARGS)
+	$(1)/bin/python -m pytest --numprocesses $(WORKERS) --cases $$(or $$(CASES),$(call cases,$(2))) $(PYTEST_ARGS)
 
 TEST_PYTHON += test-python-$(2)
+BUILDS += $(1)/.build-$(2)
 endef
 $(foreach p,$(PYTHONS),$(eval $(call python_rules,$(call field,$(p),1),$(call field,$(p),2),$(call field,$(p),3))))
+
+# Everything that is built, on all cores.
+.PHONY: prepare prepared
+prepare: | $(if $(PYTHONS),,.venv/.env-)
+	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$(nproc) --output-sync=target prepared
+prepared: $(BUILDS) $(FLAVOURS:%=build-cpp-%)
 
 # Without a usable Python: says why, and fails.
 .venv/.env-:
@@ -107,23 +138,32 @@ format: $(ENV)
 	.venv/bin/ruff format
 	if command -v clang-format >/dev/null; then find cpp -name '*.[ch]pp' -exec clang-format -i {} +; fi
 
-.PHONY: test-cpp test-cpp-plain test-cpp-asan test-cpp-tsan
-test-cpp: test-cpp-plain test-cpp-asan test-cpp-tsan
-test-cpp-plain: CMAKE_ARGS = -DCMAKE_BUILD_TYPE=Release
-test-cpp-asan: CMAKE_ARGS = -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPROCLINK_SANITIZE=address,undefined
-test-cpp-tsan: CMAKE_ARGS = -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPROCLINK_SANITIZE=thread
+.PHONY: test-cpp $(FLAVOURS:%=build-cpp-%) $(FLAVOURS:%=test-cpp-%)
+test-cpp: $(FLAVOURS:%=test-cpp-%)
+# Lines in a stack are enough, and quicker to build.
+SANITIZED = -DCMAKE_BUILD_TYPE=RelWithDebInfo '-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1 -DNDEBUG'
+build-cpp-plain: CMAKE_ARGS = -DCMAKE_BUILD_TYPE=Release
+build-cpp-asan: CMAKE_ARGS = $(SANITIZED) -DPROCLINK_SANITIZE=address,undefined
+build-cpp-tsan: CMAKE_ARGS = $(SANITIZED) -DPROCLINK_SANITIZE=thread
 # GCC 12's thread sanitizer fails at start under strong address randomization.
 test-cpp-tsan: RUN = $(shell setarch -R true 2>/dev/null && echo setarch -R)
-test-cpp-plain test-cpp-asan test-cpp-tsan: $(ENV)
-	@echo '== C++ tests: $(@:test-cpp-%=%)'
-	.venv/bin/cmake -S . -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/.venv/bin/ninja' \
+
+$(FLAVOURS:%=build-cpp-%): build-cpp-%: $(ENV)
+	.venv/bin/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/.venv/bin/ninja' \
 	  -DPROCLINK_TESTS=ON -DPROCLINK_WERROR=ON $(CMAKE_ARGS) --log-level=WARNING
-	.venv/bin/cmake --build build/$@
-	$(RUN) .venv/bin/ctest --test-dir build/$@ --output-on-failure --no-tests=error
+	.venv/bin/cmake --build build/cpp-$*
+
+$(FLAVOURS:%=test-cpp-%): test-cpp-%: build-cpp-%
+	$(RUN) .venv/bin/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure \
+	  --no-tests=error
 
 .PHONY: test-python
 test-python: $(TEST_PYTHON) $(if $(PYTHONS),,.venv/.env-)
 	@tools/find_python.sh >/dev/null
+
+.PHONY: soak
+soak: $(BUILD)
+	tools/soak.sh $(RUNS) .venv/bin/python -m pytest --quiet --numprocesses $(WORKERS) $(PYTEST_ARGS)
 
 # ---- Cleaning ---------------------------------------------------------------
 
@@ -134,4 +174,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .venv .venv-3.*
+	rm -rf .venv .venv-*

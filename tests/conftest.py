@@ -14,14 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import proclink
 from conformance.support import SOON, Flow, LinkOptions, Pair, ServerOptions, wait_for
 from conformance.transports import TRANSPORTS, TransportUnderTest
 from proclink._supervisor import supervisor
 
+pytest_plugins = ["budget", "selection"]
+
 MakePair = Callable[..., Pair]
 
+
+# How long an example takes tells about the machine.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A shell starts background jobs with SIGINT ignored, and so would be every process made here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

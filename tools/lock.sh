@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes requirements/test.txt: the newest versions that pyproject.toml allows
 # for Python $1, all pinned. Use the oldest supported version, for which every
-# newer one also has packages.
+# newer one also has packages. Writes requirements/uv.txt, what installs them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,3 +26,9 @@ PY
   echo "# Written by 'make lock'."
   cat "$scratch/pinned.txt"
 } >requirements/test.txt
+
+"$scratch/venv/bin/python" -m pip install --quiet uv
+{
+  echo "# Written by 'make lock'."
+  "$scratch/venv/bin/python" -m pip freeze | grep '^uv=='
+} >requirements/uv.txt

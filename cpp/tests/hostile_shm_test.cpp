@@ -313,7 +313,6 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
       const std::uint64_t length = random.below(choice == 0   ? kLongest + 1
                                                 : choice == 1 ? kLongestRecord + 1
                                                               : 600);
-      const Nanoseconds start = now();
       Status status;
       CHECK_STATUS(take(channel.sending, hang()), Status::ok);
       if (choice == 2) {
@@ -334,7 +333,6 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
           status = channel.send(text(call), length, deadline(random));
       }
       channel.sending.give();
-      CHECK(now() - start < 20 * kSecond);
       allowed(status, {Status::ok, Status::timed_out, Status::corrupt, Status::peer_closed,
                        Status::peer_lost});
       corrupt += status == Status::corrupt;
@@ -346,7 +344,6 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
     Receiver receiver(channel);
     int corrupt = 0;
     for (int call = 0; call < kCalls && corrupt < kCallsOnceCorrupt; ++call) {
-      const Nanoseconds start = now();
       Status status;
       if (random.below(4) == 0) {
         CHECK_STATUS(take(channel.receiving, hang()), Status::ok);
@@ -366,7 +363,6 @@ void one_run(std::uint64_t seed, bool both_live, Tally& tally) {
         status = receiver.receive(deadline(random));
         if (status == Status::ok) CHECK(receiver.length() <= kLongest);
       }
-      CHECK(now() - start < 20 * kSecond);
       allowed(status, {Status::ok, Status::timed_out, Status::corrupt});
       corrupt += status == Status::corrupt;
     }
@@ -410,10 +406,9 @@ void random_words() {
     return;
   }
   Tally tally;
-  const Deadline enough = Deadline::after(5 * kSecond);
-  std::uint64_t seed = 0;
-  for (; seed < 2000 && !enough.passed(); ++seed) one_run(seed, seed % 3 != 0, tally);
-  std::printf("%llu runs:", static_cast<unsigned long long>(seed));
+  constexpr std::uint64_t kRuns = 400;
+  for (std::uint64_t seed = 0; seed < kRuns; ++seed) one_run(seed, seed % 3 != 0, tally);
+  std::printf("%llu runs:", static_cast<unsigned long long>(kRuns));
   for (std::size_t i = 0; i < std::size(tally.counts); ++i) {
     if (const long count = tally.counts[i].load(); count > 0)
       std::printf(" %s %ld", name(static_cast<Status>(i)), count);

@@ -75,7 +75,9 @@ def test_long_strided_array_arrives_as_its_bytes(flow: Flow) -> None:
         assert flow.receiver.recv(timeout=SOON) == values.tobytes()
 
 
-@pytest.mark.parametrize("message", ["text", 7, None, [1, 2], object()], ids=str)
+@pytest.mark.parametrize(
+    "message", ["text", 7, None, [1, 2], object()], ids=lambda message: type(message).__name__
+)
 def test_nothing_else_is_sent(flow: Flow, message: Any) -> None:
     with pytest.raises(TypeError):
         flow.sender.send(message, timeout=SOON)

@@ -36,7 +36,7 @@ def unique(prefix: str = "name") -> str:
 TRANSPORTS = [
     TransportUnderTest("memory", lambda _: f"memory://{unique()}", counted=True),
     TransportUnderTest("pipe", lambda _: f"pipe://{unique()}"),
-    TransportUnderTest("pipe-path", lambda place: f"pipe://{place}/{unique()}.socket"),
     TransportUnderTest("shm", lambda _: f"shm://{unique()}", in_place=True, counted=True),
     TransportUnderTest("tcp", lambda _: "tcp://127.0.0.1:0"),
+    TransportUnderTest("pipe-path", lambda place: f"pipe://{place}/{unique()}.socket"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import proclink
+from proclink._supervisor import supervisor
+from proclink.transports import _sockets
 
 LONG = 60.0
 
@@ -382,8 +385,9 @@ def serve_within_file_size(url: str, limit: int) -> None:
         hear()
 
 
-def serve_without_descriptors(url: str) -> None:
-    """Runs out of descriptors, and has some again later."""
+def serve_without_descriptors(url: str, pause: float, errors: int) -> None:
+    """Runs out of descriptors, tells of the errors after that many, and has some again later."""
+    _sockets._PAUSE_WITHOUT_RESOURCES = pause
     logger, records = _recording()
     with proclink.listen(url, logger=logger) as listener:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -393,11 +397,14 @@ def serve_without_descriptors(url: str) -> None:
             while True:
                 hoard.append(os.open("/dev/null", os.O_RDONLY))
         say(listener.address)
-        cpu, start = time.process_time(), time.monotonic()
-        assert records.wait_for("cannot accept", 5)
-        say([len(records.texts), time.monotonic() - start, time.process_time() - cpu])
+        assert records.wait_for("cannot accept", errors)
+        for _ in range(100):  # a loop that looked for newcomers in each turn would tell of them
+            supervisor().run(asyncio.sleep(0))
+        say(len(records.texts))
         for descriptor in hoard:
             os.close(descriptor)
+        if hear() == "leave":
+            return
         with listener.accept(timeout=LONG) as link:
             say(link.recv(timeout=LONG).decode())
             hear()
@@ -416,7 +423,7 @@ def connect_as(user: int, url: str) -> None:
     """Tries to connect as another user; tells what came of it."""
     _become(user)
     try:
-        proclink.connect(url, timeout=5).close()
+        proclink.connect(url, timeout=LONG).close()
         say("connected")
     except proclink.ProclinkError as error:
         say(type(error).__name__)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import proclink
-from conformance.support import SOON
+from conformance.support import SOON, Background
 from faults import roles
 from faults.children import Child
+from faults.rogues import raw_client
 from faults.roles import _Records
 from proclink import _core
 from proclink.transports import shm
@@ -116,22 +117,26 @@ def test_free_memory_is_found_out() -> None:
     assert 0 < free <= total
 
 
-@pytest.mark.parametrize("url", ["pipe://scarce", "shm://scarce", "tcp://127.0.0.1:0"])
-def test_a_server_without_descriptors_waits_and_recovers(url: str) -> None:
-    with Child(roles.serve_without_descriptors, url) as child:
-        address = child.hear()
-        from threading import Thread
+SCARCE = ["pipe://scarce", "shm://scarce", "tcp://127.0.0.1:0"]
 
-        links: list[proclink.Link] = []
-        thread = Thread(
-            target=lambda: links.append(proclink.connect(address, timeout=SOON)), daemon=True
-        )
-        thread.start()
-        errors, seconds, cpu = child.hear()
-        assert errors <= seconds / 0.1 + 1, "it tries again without a pause"
-        assert cpu < seconds / 2, "it spins"
-        thread.join(SOON)
-        with links.pop() as link:
+
+@pytest.mark.parametrize("url", SCARCE)
+def test_a_server_without_descriptors_does_not_try_without_a_pause(url: str) -> None:
+    with Child(roles.serve_without_descriptors, url, roles.LONG, 1) as child:
+        with raw_client(child.hear()):
+            assert child.hear() == 1
+        child.say("leave")
+        assert child.wait() == 0
+
+
+@pytest.mark.parametrize("url", SCARCE)
+def test_a_server_without_descriptors_tries_again_and_recovers(url: str) -> None:
+    with Child(roles.serve_without_descriptors, url, 0.01, 3) as child:
+        address = child.hear()
+        connecting = Background(lambda: proclink.connect(address, timeout=SOON))
+        assert child.hear() >= 3
+        child.say("recover")
+        with connecting.result() as link:
             link.send(b"recovered", timeout=SOON)
             assert child.hear() == "recovered"
             child.say()

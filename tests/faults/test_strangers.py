@@ -23,6 +23,7 @@ from faults.rogues import (
 )
 from proclink import _core, _handshake
 from proclink._handshake import Answer, Kind
+from proclink.transports import _sockets
 
 RING = 64 * 1024
 
@@ -80,6 +81,13 @@ def test_a_server_that_hangs_up_after_the_hello(scheme: str) -> None:
         proclink.connect(url, timeout=SOON)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is there gets hardly more time to answer than the caller's timeout."""
+    monkeypatch.setattr(_sockets, "_SHORTEST_HANDSHAKE", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("timeout", [0.05, None])
 def test_a_server_that_says_nothing(scheme: str, timeout: float | None) -> None:
     with (
@@ -89,6 +97,7 @@ def test_a_server_that_says_nothing(scheme: str, timeout: float | None) -> None:
         proclink.connect(url, timeout=timeout, handshake_timeout=0.05)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_drips(scheme: str) -> None:
     """The handshake has one time limit, and not one a byte."""
     over = threading.Event()
@@ -96,12 +105,12 @@ def test_a_server_that_drips(scheme: str) -> None:
     def serve(sock: socket.socket) -> None:
         for byte in introduction(scheme, Kind.WELCOME)[:40]:
             sock.sendall(bytes([byte]))
-            if over.wait(0.1):
+            if over.wait(0.02):
                 return
 
     with rogue_server(scheme, serve) as url:
         with pytest.raises(proclink.NoServer):
-            proclink.connect(url, timeout=0.3)
+            proclink.connect(url, timeout=0.2)
         over.set()
 
 
@@ -257,23 +266,57 @@ def test_a_strange_client_disturbs_nobody(url: str, how: str, says: bytes) -> No
 def test_a_mute_client_is_sent_away(scheme: str, url: str) -> None:
     with proclink.listen(url, handshake_timeout=0.05) as listener:
         for says in (b"", b"procl", introduction(scheme, Kind.HELLO)):
-            with raw_client(listener.address) as stranger:
+            with (
+                raw_client(listener.address) as stranger,
+                contextlib.suppress(ConnectionResetError, BrokenPipeError),
+            ):
                 stranger.sendall(says)
-                with contextlib.suppress(ConnectionResetError):
-                    while stranger.recv(4096):
-                        pass
+                while stranger.recv(4096):
+                    pass
 
 
 def test_a_client_that_never_says_ready_gives_its_place_back(scheme: str, url: str) -> None:
-    with proclink.bind(url, handshake_timeout=0.05) as server:
+    """On a loaded machine the limit may pass before it should, and so everything is repeated."""
+    with proclink.bind(url, handshake_timeout=0.3) as server:
+
+        def sent_away() -> bool:
+            with (
+                raw_client(server.address) as stranger,
+                contextlib.suppress(ConnectionResetError, BrokenPipeError),
+            ):
+                stranger.sendall(introduction(scheme, Kind.HELLO))
+                welcome = receive(stranger, 64)
+                assert receive(stranger, 1) == b""
+                return len(welcome) == 64
+            return False
+
+        def exchanged() -> bool:
+            with (
+                contextlib.suppress(proclink.HandshakeFailed, proclink.NoServer),
+                contextlib.suppress(proclink.Disconnected),
+                proclink.connect(server.address, timeout=SOON) as client,
+            ):
+                wait_for(
+                    lambda: (
+                        server.state is proclink.State.CONNECTED
+                        or client.state is proclink.State.DISCONNECTED
+                    ),
+                    "the next one, or its end",
+                )
+                client.send(b"next", timeout=SOON)
+                return server.recv(timeout=SOON) == b"next"
+            return False
+
+        wait_for(sent_away, "a stranger who is welcomed and then sent away")
+        wait_for(exchanged, "the next one")
+
+
+def test_a_client_that_says_something_else_than_ready(scheme: str, url: str) -> None:
+    with proclink.bind(url) as server:
         with raw_client(server.address) as stranger:
             stranger.sendall(introduction(scheme, Kind.HELLO))
             assert len(receive(stranger, 64)) == 64
-            receive(stranger, 1)  # sent away
-        with raw_client(server.address) as stranger:
             stranger.sendall(introduction(scheme, Kind.HELLO))
-            assert len(receive(stranger, 64)) == 64
-            stranger.sendall(introduction(scheme, Kind.HELLO))  # instead of READY
             with contextlib.suppress(ConnectionResetError):
                 receive(stranger, 1)
         with proclink.connect(server.address, timeout=SOON) as client:
@@ -334,6 +377,7 @@ def test_closing_sends_newcomers_away(scheme: str, url: str) -> None:
                 assert receive(stranger, 1) == b""
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_closes_while_somebody_connects(scheme: str, place: Path, url: str) -> None:
     """Either there is a link, or an error of proclink tells that there is none."""
     for _ in range(30):
@@ -342,7 +386,7 @@ def test_a_server_that_closes_while_somebody_connects(scheme: str, place: Path, 
 
         def connect(address: str = address) -> None:
             with contextlib.suppress(proclink.ConnectionFailed, proclink.NoServer):
-                proclink.connect(address, timeout=0.2).close()
+                proclink.connect(address, timeout=0.05).close()
 
         connecting = [Background(connect) for _ in range(2)]
         server.close()
