@@ -34,6 +34,7 @@ DOCUMENTED = {
     "BufferTooSmall": ValueError,
     "SharedMemoryFull": MemoryError,
     "StillHeld": RuntimeError,
+    "InUse": RuntimeError,
     "ForkedLink": RuntimeError,
 }
 ERRORS = [
