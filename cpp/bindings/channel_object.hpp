@@ -225,8 +225,9 @@ class ChannelObject {
     while (sent < count) {
       Payload payload;
       if (!payload.read(PyTuple_GET_ITEM(batch.ptr(), sent))) {
-        channel_.flush(Deadline::immediate());
-        throw nb::python_error();
+        nb::python_error error;
+        flush(timeout);
+        throw error;
       }
       status = channel_.put(payload.data(), payload.length());
       if (status == Status::timed_out) {
@@ -311,8 +312,7 @@ class ChannelObject {
       }
       bool restart = false;
       status = read(pending_data(), timeout, restart);
-      if (status == Status::timed_out || status == Status::interrupted)
-        return event(status, timeout);
+      if (goes_on_later(status)) return event(status, timeout);
       nb::object message = std::move(pending_);
       pending_ = nb::object();
       if (status != Status::ok) return event(status, timeout);
@@ -332,12 +332,11 @@ class ChannelObject {
         status = read(pending_data(), timeout, restart);
         if (status == Status::ok && !restart)
           std::memcpy(target.buf, pending_data(), static_cast<std::size_t>(length));
-        if (status != Status::timed_out && status != Status::interrupted) pending_ = nb::object();
+        if (!goes_on_later(status)) pending_ = nb::object();
       } else {
         auto* const destination = static_cast<std::byte*>(target.buf);
         status = read(destination, timeout, restart);
-        if ((status == Status::timed_out || status == Status::interrupted) &&
-            channel_.copied() > 0) {
+        if (goes_on_later(status) && channel_.copied() > 0) {
           // The caller's buffer may be gone at the next call.
           keep_pending(destination, status);
         }
@@ -350,9 +349,16 @@ class ChannelObject {
   void keep_pending(const std::byte* partly, Status status) {
     PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
     if (status == Status::interrupted) PyErr_Fetch(&type, &value, &trace);
-    make_pending();
+    try {
+      make_pending();
+    } catch (nb::python_error&) {
+      // Neither the error nor the part is lost without a word.
+      channel_.forget_copied();
+      if (status != Status::interrupted) throw;
+    }
     if (status == Status::interrupted) PyErr_Restore(type, value, trace);
-    std::memcpy(pending_data(), partly, static_cast<std::size_t>(channel_.copied()));
+    if (pending_.is_valid())
+      std::memcpy(pending_data(), partly, static_cast<std::size_t>(channel_.copied()));
   }
 
   Channel channel_;

@@ -164,6 +164,7 @@ NB_MODULE(_core, m) {
       {"TIMED_OUT", Status::timed_out},     {"CLOSED", Status::closed},
       {"PEER_CLOSED", Status::peer_closed}, {"PEER_LOST", Status::peer_lost},
       {"TRUNCATED", Status::truncated},     {"CORRUPT", Status::corrupt},
+      {"NO_RESOURCES", Status::no_resources},
       {"TOO_LARGE", Status::too_large},     {"TOO_SMALL", Status::too_small},
       {"HELD", Status::held},               {"ENTERED", Status::entered},
       {"TAKEN", Status::taken},             {"LEASED", Status::leased},

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <system_error>
 #include <thread>
 
 #include "doorbell.hpp"
@@ -40,14 +41,14 @@ Nanoseconds measure_wake(int first_cpu, int second_cpu) {
   std::array<Nanoseconds, kRounds> rounds{};
   // Two threads of our own: the caller's affinity is not ours to change, and two threads on one CPU
   // would measure a switch and not a wake.
-  std::thread echo([&] {
+  const auto answer = [&] {
     run_on(second_cpu);
     while (!done.load() && nobody.sleep(there, enough) != Woken::timed_out) {
       there.drain();
       back.ring();
     }
-  });
-  std::thread caller([&] {
+  };
+  const auto ask = [&] {
     run_on(first_cpu);
     for (Nanoseconds& round : rounds) {
       const Nanoseconds start = now();
@@ -58,9 +59,20 @@ Nanoseconds measure_wake(int first_cpu, int second_cpu) {
     }
     done.store(true);
     there.ring();
-  });
-  caller.join();
-  echo.join();
+  };
+  std::thread echo, caller;
+  bool measured = true;
+  try {
+    echo = std::thread(answer);
+    caller = std::thread(ask);
+  } catch (const std::system_error&) {  // no thread to be had
+    measured = false;
+    done.store(true);
+    there.ring();
+  }
+  if (caller.joinable()) caller.join();
+  if (echo.joinable()) echo.join();
+  if (!measured) return kFallback;
   std::nth_element(rounds.begin(), rounds.begin() + kRounds / 2, rounds.end());
   return rounds[kRounds / 2];
 }

@@ -8,7 +8,7 @@
 
 namespace proclink {
 
-enum class Woken : unsigned char { doorbell, peer_gone, timed_out, signal };
+enum class Woken : unsigned char { doorbell, peer_gone, timed_out, signal, failed };
 
 // Watches the peer of a shared-memory channel: the control socket ends when the peer's process
 // does, and the process handle tells it even where a forked child of the peer holds the socket.

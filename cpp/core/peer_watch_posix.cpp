@@ -15,7 +15,7 @@ Woken PeerWatch::sleep(const Doorbell& doorbell, Deadline deadline) const {
   pollfd watched[3] = {{doorbell.handle(), POLLIN, 0}, {control_, POLLIN, 0}, {process_, POLLIN, 0}};
   // poll() passes over a negative descriptor.
   const int ready = ::poll(watched, 3, poll_timeout(deadline));
-  if (ready < 0) return Woken::signal;
+  if (ready < 0) return errno == EINTR ? Woken::signal : Woken::failed;
   if (ready == 0) return Woken::timed_out;
   // Nothing is ever written to the control socket after the handshake, so whatever is there to read
   // (its end, or a byte that has no business here) ends the channel.

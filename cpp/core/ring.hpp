@@ -200,6 +200,8 @@ class RingConsumer {
 
   // Loads and validates the header at the current position. The caller has checked available().
   bool header(Record& record) {
+    if (corrupt_) [[unlikely]]
+      return false;
     const std::uint64_t word = reinterpret_cast<const std::atomic<std::uint64_t>*>(ring_.at(read_))
                                    ->load(std::memory_order_relaxed);
     record.kind = static_cast<RecordKind>(word >> 56);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <new>
 
 #include "segment.hpp"
 
@@ -73,6 +74,14 @@ std::shared_ptr<Segment> Segment::attach(Handle handle, std::uint64_t capacity,
 std::shared_ptr<Segment> Segment::map(Handle handle, std::uint64_t capacity, SystemError& error) {
   const std::size_t page = page_size();
   const std::size_t total = mapped_size(capacity, page);
+  // Before there is anything that a failure would leave behind.
+  std::shared_ptr<Segment> segment;
+  try {
+    segment.reset(new Segment(nullptr, capacity, page, ::getpid()));
+  } catch (const std::bad_alloc&) {
+    error = {ENOMEM, "malloc"};
+    return nullptr;
+  }
   void* reserved =
       ::mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) {
@@ -80,7 +89,7 @@ std::shared_ptr<Segment> Segment::map(Handle handle, std::uint64_t capacity, Sys
     return nullptr;
   }
   auto* base = static_cast<std::byte*>(reserved);
-  std::shared_ptr<Segment> segment(new Segment(base, capacity, page, ::getpid()));
+  segment->base_ = base;
   const auto place = [&](std::size_t where, std::uint64_t offset, std::uint64_t length) {
     return ::mmap(base + where, static_cast<std::size_t>(length), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_FIXED | MAP_POPULATE, handle,
@@ -102,7 +111,7 @@ std::shared_ptr<Segment> Segment::map(Handle handle, std::uint64_t capacity, Sys
 
 Segment::~Segment() {
   // In a forked child the memory is not there (MADV_DONTFORK), and something else may be.
-  if (::getpid() == owner_) ::munmap(base_, mapped_size(capacity_, page_));
+  if (base_ != nullptr && ::getpid() == owner_) ::munmap(base_, mapped_size(capacity_, page_));
 }
 
 RingMemory Segment::ring(int index) const {

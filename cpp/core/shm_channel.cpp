@@ -1,6 +1,7 @@
 #include "shm_channel.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 namespace proclink {
@@ -62,6 +63,11 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
         return Status::interrupted;
       }
       continue;
+    }
+    if (woken == Woken::failed) {
+      last_error_ = errno;
+      state.store(kAwake, std::memory_order_seq_cst);
+      return Status::no_resources;
     }
     // Whatever the peer published before it went is there to be seen now.
     const bool more = ready();

@@ -86,6 +86,15 @@ class ShmChannel : public Directions {
   // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
   Status read_message(std::byte* destination, Deadline deadline, bool& restart);
   std::uint64_t copied() const { return copied_; }
+  // What was copied of the message cannot be kept until the next call. False when it is gone for good
+  // (a stream's room was given back): the channel is broken then.
+  bool forget_copied() {
+    if (message_.kind == RecordKind::data) copied_ = 0;
+    if (copied_ == 0) return true;
+    rx_.fail("no memory to keep the part of a message that came in time");
+    message_begun_ = false;
+    return false;
+  }
   // Waits until message_complete(); only for a message of one record.
   Status complete_message(Deadline deadline);
   // A closed ring says so itself.
@@ -103,7 +112,7 @@ class ShmChannel : public Directions {
   void abandon();
   int handle() const { return watch_.control(); }
   const char* violation() const { return violation_; }
-  int last_error() const { return 0; }
+  int last_error() const { return last_error_; }
   std::shared_ptr<Segment> memory() const { return segment_; }
 
  private:
@@ -178,6 +187,7 @@ class ShmChannel : public Directions {
   PeerWatch watch_;
   const Interruption interruption_;
   std::atomic<const char*> violation_{""};
+  std::atomic<int> last_error_{0};
   std::mutex handles_;  // between those that let go of the handles and peer_alive()
 };
 

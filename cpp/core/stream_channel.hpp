@@ -71,6 +71,15 @@ class StreamChannel : public Directions {
   // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
   Status read_message(std::byte* destination, Deadline deadline, bool& restart);
   std::uint64_t copied() const { return copied_; }
+  // What was copied of the message cannot be kept until the next call. False when it is gone for good:
+  // the channel is broken then.
+  bool forget_copied() {
+    if (copied_ == 0) return true;
+    ended_.store(corrupt("no memory to keep the part of a message that came in time"),
+                 std::memory_order_relaxed);
+    message_begun_ = complete_ = false;
+    return false;
+  }
   // Whether the last thing the peer sent, not received yet, is its goodbye. Tells a sender whose
   // peer is gone how it went.
   bool goodbye_is_waiting() const;
@@ -118,6 +127,11 @@ class StreamChannel : public Directions {
   void discard_input();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
   Status send_failed(int error);
+  Status receive_failed(long count);
+  Status no_resources(int error) {
+    last_error_ = error;
+    return Status::no_resources;
+  }
   Status usable() const { return ended_.load(std::memory_order_relaxed); }
   Status ended(int error);
   Status corrupt(const char* violation) {
@@ -132,7 +146,7 @@ class StreamChannel : public Directions {
   // sending
   std::unique_ptr<std::byte[]> scratch_;  // one small frame, or a batch
   std::size_t batched_ = 0;               // bytes of the batch
-  std::vector<std::size_t> frame_ends_;   // where each frame of the batch ends
+  std::vector<std::uint32_t> frame_ends_;  // where each frame of the batch ends
   std::size_t begun_ = 0;                 // bytes of the current frame already in the socket
   std::uint64_t unsent_ = 0;              // bytes owed to a frame that was given up
   std::size_t unsent_header_ = 0;         // how many of them belong to its header

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #if defined(__linux__)
@@ -44,6 +45,9 @@ constexpr unsigned long kUnsentBytes = SIOCOUTQNSD;
 constexpr unsigned long kUnsentBytes = TIOCOUTQ;
 #endif
 
+// Of the system. It may be over soon, and the connection is what it was.
+bool is_shortage(int error) { return error == ENOBUFS || error == ENOMEM; }
+
 constexpr long kWouldBlock = -1;
 constexpr long kInterrupted = -2;
 constexpr long kFailed = -3;
@@ -79,6 +83,7 @@ std::size_t StreamChannel::make_frame(std::byte* where, FrameKind kind, const vo
 
 Status StreamChannel::send_failed(int error) {
   if (is_closed()) return Status::closed;
+  if (is_shortage(error)) return no_resources(error);
   last_error_ = error;
   return usable() != Status::ok ? usable() : Status::peer_lost;
 }
@@ -86,19 +91,20 @@ Status StreamChannel::send_failed(int error) {
 bool StreamChannel::goodbye_is_waiting() const {
   std::byte goodbye[kFrameHeader + kCommitByte];
   make_frame(goodbye, FrameKind::goodbye, nullptr, 0);
-  std::vector<std::byte> unread(buffer_.get() + start_, buffer_.get() + end_);
+  const std::size_t buffered = end_ - start_;
   int waiting = 0;
-  if (::ioctl(socket_, FIONREAD, &waiting) == 0 && waiting > 0) {
-    const std::size_t buffered = unread.size();
-    unread.resize(buffered + static_cast<std::size_t>(waiting));
-    const ssize_t count = ::recv(socket_, unread.data() + buffered,
-                                 static_cast<std::size_t>(waiting), MSG_PEEK | MSG_DONTWAIT);
-    unread.resize(buffered + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-  }
+  if (::ioctl(socket_, FIONREAD, &waiting) != 0 || waiting < 0) waiting = 0;
+  const std::unique_ptr<std::byte[]> unread(
+      new (std::nothrow) std::byte[buffered + static_cast<std::size_t>(waiting)]);
+  if (!unread) return false;  // without memory nobody can tell
+  std::copy_n(buffer_.get() + start_, buffered, unread.get());
+  const ssize_t count =
+      ::recv(socket_, unread.get() + buffered, static_cast<std::size_t>(waiting), MSG_PEEK | MSG_DONTWAIT);
+  const std::size_t size = buffered + static_cast<std::size_t>(std::max<ssize_t>(count, 0));
   // Frame by frame: the end of a message may look the same.
   std::uint64_t at = message_begun_ ? length_ - copied_ + kCommitByte : 0;
-  while (at < unread.size() && unread.size() - at >= sizeof goodbye) {
-    const std::byte* const frame = unread.data() + at;
+  while (at < size && size - at >= sizeof goodbye) {
+    const std::byte* const frame = unread.get() + at;
     if (std::equal(std::begin(goodbye), std::end(goodbye), frame)) return true;
     std::uint64_t header;
     std::memcpy(&header, frame, kFrameHeader);
@@ -144,6 +150,7 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
   const Nanoseconds start = now();
   const int ready = ::poll(&watched, 1, poll_timeout(interruption_.next_look(deadline)));
   if (ready <= 0) {
+    if (ready < 0 && errno != EINTR) return no_resources(errno);
     if (ready == 0 && deadline.passed()) return Status::timed_out;
     return interruption_.came() ? Status::interrupted : Status::ok;
   }
@@ -189,7 +196,7 @@ Status StreamChannel::send(const void* message, std::size_t length, Deadline dea
     } else if (errno == EINTR) {
       if (interruption_.came()) status = Status::interrupted;
     } else {
-      return send_failed(errno);
+      status = send_failed(errno);
     }
     if (status != Status::ok) {
       if (sent > 0) give_up(header, sent, total);
@@ -249,10 +256,13 @@ Status StreamChannel::settle(Deadline deadline) {
 Status StreamChannel::put(const void* message, std::size_t length) {
   if (batched_ == 0) frame_ends_.clear();
   if (length > limits_.max_send) return Status::too_large;
+  constexpr std::size_t kMostFrames = kBuffer / (kFrameHeader + kCommitByte);
+  // Here, where a failure leaves everything as it was.
+  if (frame_ends_.capacity() < kMostFrames) frame_ends_.reserve(kMostFrames);
   if (length > kCopied || batched_ + kFrameHeader + length + kCommitByte > kBuffer)
     return Status::timed_out;
   batched_ += make_frame(scratch_.get() + batched_, FrameKind::data, message, length);
-  frame_ends_.push_back(batched_);
+  frame_ends_.push_back(static_cast<std::uint32_t>(batched_));
   return Status::ok;
 }
 
@@ -291,8 +301,15 @@ Status StreamChannel::ended(int error) {
   return message_begun_ || start_ != end_ ? Status::truncated : how;
 }
 
+// After receive_now(), which gave `count`.
+Status StreamChannel::receive_failed(long count) {
+  const int error = count == 0 ? 0 : last_error_.load();
+  return is_shortage(error) ? no_resources(error) : ended(error);
+}
+
 // Finds the next message in the buffer; timed_out when it takes more bytes to tell.
 Status StreamChannel::parse() {
+  if (usable() == Status::corrupt) return Status::corrupt;
   while (end_ - start_ >= kFrameHeader) {
     std::uint64_t header;
     std::memcpy(&header, buffer_.get() + start_, kFrameHeader);
@@ -333,7 +350,7 @@ Status StreamChannel::begin_message() {
   if (status != Status::timed_out || !receive_spin_.enabled()) return status;
   const long count = receive_now(nullptr, 0, false);
   if (count > 0) return parse();
-  return count == kWouldBlock || count == kInterrupted ? Status::timed_out : ended(last_error_);
+  return count == kWouldBlock || count == kInterrupted ? Status::timed_out : receive_failed(count);
 }
 
 // One system call: into `direct` first, if there is one, and the rest into the buffer.
@@ -402,12 +419,13 @@ Status StreamChannel::receive(std::byte* direct, std::size_t length, Deadline de
     } else {
       pollfd watched{socket_, POLLIN, 0};
       const int ready = ::poll(&watched, 1, poll_timeout(next));
+      if (ready < 0 && errno != EINTR) return no_resources(errno);
       count = ready > 0 || (ready == 0 && deadline.passed()) ? receive_now(direct, length, false)
                                                              : kInterrupted;
     }
   }
   if (slept && receive_spin_.enabled()) receive_spin_.ended_in_sleep(now() - start);
-  if (count <= 0) return ended(count == 0 ? 0 : last_error_.load());
+  if (count <= 0) return receive_failed(count);
   direct_count = std::min(static_cast<std::size_t>(count), length);
   return Status::ok;
 }

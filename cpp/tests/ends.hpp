@@ -62,7 +62,7 @@ constexpr int rounds(int count) { return kSanitizer ? count / 8 : count; }
 inline const char* name(Status status) {
   constexpr const char* kNames[] = {
       "ok",      "timed_out", "interrupted", "closed", "peer_closed", "peer_lost", "truncated",
-      "corrupt", "too_large", "too_small",   "held",   "entered",     "taken",     "leased"};
+      "corrupt", "no_resources", "too_large", "too_small",   "held",   "entered",     "taken",     "leased"};
   return kNames[static_cast<std::size_t>(status)];
 }
 
@@ -184,21 +184,29 @@ inline Status take(DirectionLock& lock, Deadline deadline) {
   return status == Status::taken ? Status::timed_out : status;
 }
 
-// Ends a call, as the bindings do: the rest of a close may be its.
+// Ends a call, whatever ends it, as the bindings do: the rest of a close may be its.
 template <class Channel>
-Status leave(Channel& channel, DirectionLock& lock, Status status) {
-  lock.give();
-  if (channel.owes_close()) channel.finish_close();
-  return status;
-}
+class Inside {
+ public:
+  Inside(Channel& channel, DirectionLock& taken) : channel_(channel), lock_(taken) {}
+  Inside(const Inside&) = delete;
+  ~Inside() {
+    lock_.give();
+    if (channel_.owes_close()) channel_.finish_close();
+  }
+
+ private:
+  Channel& channel_;
+  DirectionLock& lock_;
+};
 
 template <class Channel>
 Status send(Channel& channel, const void* message, std::size_t length, Deadline deadline) {
   Status status = take(channel.sending, deadline);
   if (status != Status::ok) return status;
+  const Inside inside(channel, channel.sending);
   status = channel.try_send(message, length);
-  if (status == Status::timed_out) status = channel.send(message, length, deadline);
-  return leave(channel, channel.sending, status);
+  return status == Status::timed_out ? channel.send(message, length, deadline) : status;
 }
 
 template <class Channel>
@@ -216,7 +224,8 @@ class Receiver {
   Status receive(Deadline deadline) {
     const Status status = take(channel_.receiving, deadline);
     if (status != Status::ok) return status;
-    return leave(channel_, channel_.receiving, receive_one(deadline));
+    const Inside inside(channel_, channel_.receiving);
+    return receive_one(deadline);
   }
 
   const std::byte* data() const { return message_.get(); }
@@ -248,7 +257,7 @@ class Receiver {
       }
       bool restart = false;
       status = channel_.read_message(message_.get(), deadline, restart);
-      if (status == Status::timed_out || status == Status::interrupted) return status;
+      if (goes_on_later(status)) return status;
       pending_ = false;
       if (status != Status::ok || !restart) return status;
     }

@@ -11,6 +11,7 @@ PEER_CLOSED: int
 PEER_LOST: int
 TRUNCATED: int
 CORRUPT: int
+NO_RESOURCES: int
 TOO_LARGE: int
 TOO_SMALL: int
 HELD: int

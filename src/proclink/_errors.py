@@ -18,11 +18,12 @@
     │   ├── PeerClosed                                    it said goodbye
     │   ├── PeerLost            (ConnectionResetError)    it vanished
     │   │   └── MessageTruncated                          in the middle of a message
-    │   └── ChannelCorrupt                                it broke the protocol
+    │   └── ChannelCorrupt                                the channel cannot go on, see its text
     ├── LinkClosed              (ConnectionError)         this end was closed
     ├── MessageTooLarge         (ValueError)              longer than the peer accepts
     ├── BufferTooSmall          (ValueError)              the message does not fit the buffer
     ├── SharedMemoryFull        (MemoryError)             no room for the rings
+    ├── OutOfResources          (OSError)                 the system has no memory or buffers
     ├── StillHeld               (RuntimeError)            a view or a loan has not been given back
     ├── InUse                   (RuntimeError)            the calling thread is inside already
     └── ForkedLink              (RuntimeError)            used in a forked child
@@ -33,6 +34,7 @@ The shape follows httpx: one tree, and every low-level error mapped to the most 
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 
@@ -159,7 +161,10 @@ class MessageTruncated(PeerLost):
 
 
 class ChannelCorrupt(Disconnected):
-    """The peer broke the protocol; the channel was closed."""
+    """The channel cannot go on, and was closed: the peer broke the protocol.
+
+    Or this end had no memory to keep the part of a message that had come when a call timed out.
+    """
 
 
 class LinkClosed(ProclinkError, ConnectionError):
@@ -213,6 +218,22 @@ class SharedMemoryFull(ProclinkError, MemoryError):
         )
         self.need = need
         self.free = free
+
+
+class OutOfResources(ProclinkError, OSError):
+    """The system had no memory or no buffers for a call, whose ``errno`` tells which.
+
+    The link is unharmed: nothing of a message being sent will arrive, nothing that came is lost.
+
+    Attributes:
+        sent: For ``send_many``, how many messages were sent before.
+    """
+
+    def __init__(self, number: int, address: str, sent: int = 0) -> None:
+        super().__init__(
+            number, f"{os.strerror(number)}, in a call of the link {address}; try again later"
+        )
+        self.sent = sent
 
 
 class StillHeld(ProclinkError, RuntimeError):

@@ -35,7 +35,7 @@ def disconnection(status: int, address: str, violation: str, sent: int = 0) -> D
         return PeerLost(f"the peer at {address} vanished without closing the link", sent)
     if status == _core.TRUNCATED:
         return MessageTruncated(f"the peer at {address} vanished in the middle of a message", sent)
-    return ChannelCorrupt(f"the peer at {address} broke the protocol: {violation}", sent)
+    return ChannelCorrupt(f"the link to the peer at {address} cannot go on: {violation}", sent)
 
 
 def is_long_lease(status: int, left: float | None) -> bool:

@@ -18,6 +18,7 @@ from proclink._errors import (
     ForkedLink,
     LinkClosed,
     MessageTooLarge,
+    OutOfResources,
     PeerClosed,
     TimedOut,
 )
@@ -70,7 +71,7 @@ class _NoChannel:
     def has_message(self) -> bool:
         return False
 
-    send_leaser = receive_leaser = 0
+    send_leaser = receive_leaser = last_error = 0
 
 
 _NO_CHANNEL: Any = _NoChannel()
@@ -222,6 +223,8 @@ class Link:
         if is_long_lease(status, left):
             self._warn_of_lease(channel.send_leaser, sending=True)
             return left
+        if status == _core.NO_RESOURCES:
+            raise OutOfResources(channel.last_error, self._url, sent)
         error = occupied(status, self._url, channel.send_leaser, sent, sending=True)
         if error is not None:
             raise error
@@ -376,6 +379,8 @@ class Link:
         if is_long_lease(status, left):
             self._warn_of_lease(channel.receive_leaser, sending=False)
             return left
+        if status == _core.NO_RESOURCES:
+            raise OutOfResources(channel.last_error, self._url)
         error = occupied(status, self._url, channel.receive_leaser, sending=False)
         if error is not None:
             raise error

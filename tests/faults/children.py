@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent.parent
 
 
 class Child:
-    """A process that runs a function of ``faults.roles``.
+    """A process that runs a function of ``faults.roles``, or of a module like it.
 
     The function says things with ``roles.say`` and waits for an answer with ``roles.hear``.
     """
@@ -29,7 +29,7 @@ class Child:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._heard = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "faults.roles", role.__name__, json.dumps(arguments)],
+            [sys.executable, "-m", role.__module__, role.__name__, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

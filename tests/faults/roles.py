@@ -465,5 +465,10 @@ def _become(user: int) -> None:
     os.setuid(user)
 
 
+def run(functions: dict[str, Any]) -> None:
+    """Runs the function that the command line names, with its arguments."""
+    functions[sys.argv[1]](*json.loads(sys.argv[2]))
+
+
 if __name__ == "__main__":
-    globals()[sys.argv[1]](*json.loads(sys.argv[2]))
+    run(globals())

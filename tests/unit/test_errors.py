@@ -35,6 +35,7 @@ DOCUMENTED = {
     "SharedMemoryFull": MemoryError,
     "StillHeld": RuntimeError,
     "InUse": RuntimeError,
+    "OutOfResources": OSError,
     "ForkedLink": RuntimeError,
 }
 ERRORS = [

@@ -52,7 +52,7 @@ class MemoryChannel:
     """One end of a link inside this process."""
 
     violation = ""
-    send_leaser = receive_leaser = 0
+    send_leaser = receive_leaser = last_error = 0
 
     def __init__(self, outgoing: _Direction, incoming: _Direction, max_send: int) -> None:
         self._outgoing = outgoing
