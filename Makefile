@@ -108,10 +108,10 @@ BUILDS += $(1)/.build-$(2)
 endef
 $(foreach p,$(PYTHONS),$(eval $(call python_rules,$(call field,$(p),1),$(call field,$(p),2),$(call field,$(p),3))))
 
-# Everything that is built, on all cores.
+# Everything that is built, on all cores; each job waits now and then.
 .PHONY: prepare prepared
 prepare: | $(if $(PYTHONS),,.venv/.env-)
-	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$(nproc) --output-sync=target prepared
+	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$((2 * $$(nproc))) --output-sync=target prepared
 prepared: $(BUILDS) $(FLAVOURS:%=build-cpp-%)
 
 # Without a usable Python: says why, and fails.
