@@ -95,7 +95,7 @@ $(1)/.env-$(2): requirements/test.txt .venv-uv/.env
 	@touch $$@
 
 $(1)/.build-$(2): $(1)/.env-$(2) $(BUILD_INPUTS)
-	$(UV) pip install --quiet --python $(1) --no-build-isolation --no-deps \
+	env -u MAKEFLAGS $(UV) pip install --quiet --python $(1) --no-build-isolation --no-deps \
 	  --reinstall-package proclink --editable .
 	@touch $$@
 
@@ -108,7 +108,8 @@ BUILDS += $(1)/.build-$(2)
 endef
 $(foreach p,$(PYTHONS),$(eval $(call python_rules,$(call field,$(p),1),$(call field,$(p),2),$(call field,$(p),3))))
 
-# Everything that is built, on all cores.
+# As many builds at once as there are cores, each with as many compilers: every
+# build has parts that only one compiler can do.
 .PHONY: prepare prepared
 prepare: | $(if $(PYTHONS),,.venv/.env-)
 	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$(nproc) --output-sync=target prepared
@@ -151,7 +152,7 @@ test-cpp-tsan: RUN = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 $(FLAVOURS:%=build-cpp-%): build-cpp-%: $(ENV)
 	.venv/bin/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/.venv/bin/ninja' \
 	  -DPROCLINK_TESTS=ON -DPROCLINK_WERROR=ON $(CMAKE_ARGS) --log-level=WARNING
-	.venv/bin/cmake --build build/cpp-$*
+	env -u MAKEFLAGS .venv/bin/cmake --build build/cpp-$* --parallel $$(nproc)
 
 $(FLAVOURS:%=test-cpp-%): test-cpp-%: build-cpp-%
 	$(RUN) .venv/bin/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure \
