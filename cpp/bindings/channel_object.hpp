@@ -66,6 +66,7 @@ class ChannelObject {
         throw nb::python_error();
       }
     }
+    const nb::int_ all(count);  // while nothing is sent yet
     const Leaving leaving(*this);
     Py_ssize_t sent = 0;
     Status status = take(channel_.sending, timeout);
@@ -73,7 +74,7 @@ class ChannelObject {
       const Turn turn(channel_.sending);
       status = send_batch(batch, sent, timeout);
     }
-    if (status == Status::ok) return nb::int_(sent);
+    if (status == Status::ok) return all;
     return event(how_it_went(status), timeout, static_cast<std::uint64_t>(sent));
   }
 
@@ -327,6 +328,8 @@ class ChannelObject {
       const std::uint64_t length = channel_.message_length();
       if (length > static_cast<std::uint64_t>(target.len))
         return event(Status::too_small, timeout, length);
+      // Before the message is taken off: there may be no memory for a number either.
+      nb::int_ result(length);
       bool restart = false;
       if (pending_.is_valid()) {
         status = read(pending_data(), timeout, restart);
@@ -342,7 +345,7 @@ class ChannelObject {
         }
       }
       if (status != Status::ok) return event(status, timeout);
-      if (!restart) return nb::int_(length);
+      if (!restart) return result;
     }
   }
 

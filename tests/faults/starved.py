@@ -22,101 +22,109 @@ def _ends() -> tuple[_core.StreamChannel, _core.StreamChannel]:
     return one, other
 
 
-def _send(sender: _core.StreamChannel, message: bytes) -> object:
-    return sender.send(message, LONG)
-
-
-def _send_view(sender: _core.StreamChannel, message: bytes) -> object:
-    return sender.send(memoryview(message), LONG)
-
-
-def _send_many(sender: _core.StreamChannel, message: bytes) -> object:
-    return sender.send_many([message], LONG)
-
-
-def _recv(receiver: _core.StreamChannel) -> list[bytes]:
-    return [_got(receiver.recv(LONG))]
-
-
-def _recv_many(receiver: _core.StreamChannel) -> list[bytes]:
-    messages = receiver.recv_many(2, LONG)
-    assert isinstance(messages, list)
-    return messages
-
-
-def _recv_into(receiver: _core.StreamChannel) -> list[bytes]:
-    return [bytes(_TARGET[: _got(receiver.recv_into(_TARGET, LONG))])]
-
-
 def _got(outcome: _Result | _core.Event) -> _Result:
     assert not isinstance(outcome, _core.Event), outcome.status
     return outcome
 
 
+def _without_memory(place: int, call: Callable[..., object], *arguments: object) -> object:
+    """Calls while one allocation fails; the outcome, or ``None`` after a MemoryError.
+
+    Nothing but the call itself allocates here, or this would lose what it returned.
+    """
+    _testcapi.set_nomemory(place, place + 1)
+    try:
+        outcome = call(*arguments)
+    except MemoryError:
+        outcome = None
+    finally:
+        _testcapi.remove_mem_hooks()
+    return outcome
+
+
 _TARGET = bytearray(200_000)
-_SENDING = {"send": _send, "send a view": _send_view, "send_many": _send_many}
-_RECEIVING = {"recv": _recv, "recv_many": _recv_many, "recv_into": _recv_into}
-SHORT_OF_MEMORY = [*_SENDING, *_RECEIVING]
+_SENT = "sent"
+PLACES = 25
+"""More allocations than a call makes."""
+SENDING = ["send", "send a view", "send_many"]
+RECEIVING = ["recv", "recv_many", "recv_into"]
 
 
-def short_of_memory(verb: str, size: int) -> None:
-    """Lets the first, the second, the third … allocation of a call fail, until none does."""
-
-    def without_memory(place: int, call: Callable[[], _Result]) -> _Result | None:
-        _testcapi.set_nomemory(place, place + 1)
-        try:
-            return call()
-        except MemoryError:
-            return None
-        finally:
-            _testcapi.remove_mem_hooks()
-
-    messages = [bytes([65 + n]) * size for n in range(3)]
-    place = failures = 0
-    while True:
+def send_short_of_memory(verb: str, size: int) -> None:
+    """Lets the first, the second, the third … allocation of a call that sends fail."""
+    messages = [bytes([65 + n]) * size for n in range(2)]
+    failures = 0
+    for place in range(PLACES):
         sender, receiver = _ends()
-        if verb in _SENDING:
-            done = without_memory(place, lambda: (_SENDING[verb](sender, messages[0]),)) is not None  # noqa: B023
-            assert sender.send(messages[1], LONG) is None
-            expected = messages[:2] if done else messages[1:2]
-            assert [_got(receiver.recv(LONG)) for _ in expected] == expected
+        if verb == "send_many":
+            sent = _without_memory(place, sender.send_many, messages[:1], LONG) == 1
         else:
-            assert sender.send_many(messages, LONG) == len(messages)
-            received = without_memory(place, lambda: _RECEIVING[verb](receiver))  # noqa: B023
-            done = received is not None
-            received = received or []
-            while len(received) < len(messages):
-                received.append(_got(receiver.recv(LONG)))
-            assert received == messages
+            message = memoryview(messages[0]) if verb == "send a view" else messages[0]
+            # None is what it gives when it sent.
+            hooked = _core.StreamChannel.send
+            sent = _without_memory(place, _gives_sent, hooked, sender, message) is _SENT
+        assert sender.send(messages[1], LONG) is None
+        expected = messages if sent else messages[1:]
+        assert [_got(receiver.recv(LONG)) for _ in expected] == expected
         sender.close()
         receiver.close()
-        if done and place > 20:
-            break
-        failures += not done
-        place += 1
+        failures += not sent
+    say(failures)
+
+
+def _gives_sent(send: Any, sender: object, message: object) -> str:
+    send(sender, message, LONG)
+    return _SENT
+
+
+def receive_short_of_memory(verb: str, size: int) -> None:
+    """Lets the first, the second, the third … allocation of a call that receives fail."""
+    messages = [bytes([65 + n]) * size for n in range(3)]
+    failures = 0
+    for place in range(PLACES):
+        sender, receiver = _ends()
+        assert sender.send_many(messages, LONG) == len(messages)
+        received: list[bytes] = []
+        if verb == "recv":
+            outcome = _without_memory(place, receiver.recv, LONG)
+            received += [outcome] if isinstance(outcome, bytes) else []
+        elif verb == "recv_many":
+            outcome = _without_memory(place, receiver.recv_many, 2, LONG)
+            received += outcome if isinstance(outcome, list) else []
+        else:
+            outcome = _without_memory(place, receiver.recv_into, _TARGET, LONG)
+            received += [bytes(_TARGET[:outcome])] if isinstance(outcome, int) else []
+        failures += outcome is None
+        while len(received) < len(messages):
+            received.append(_got(receiver.recv(LONG)))
+        assert received == messages
+        sender.close()
+        receiver.close()
     say(failures)
 
 
 def no_memory_for_a_part() -> None:
-    """Times out in the middle of a message, without memory to keep what had come."""
-    ours, theirs = socket.socketpair()
-    channel = _core.StreamChannel(ours.detach(), 1 << 20, 1 << 20, 0)
-    frame = (1 << 56 | 100_000).to_bytes(8, "little") + bytes(100_000) + b"\x01"
-    theirs.sendall(frame[:50_000])
-    target = bytearray(100_000)
-    _testcapi.set_nomemory(0, 0)
-    try:
-        channel.recv_into(target, 0.0)
-    except MemoryError:
-        pass
-    finally:
-        _testcapi.remove_mem_hooks()
-    theirs.sendall(frame[50_000:])
-    for outcome in (channel.recv(LONG), channel.recv(LONG), channel.send(b"x", LONG)):
-        assert isinstance(outcome, _core.Event)
-        assert outcome.status == _core.CORRUPT
-    channel.close()
-    say("broken off")
+    """Times out in the middle of a message, with no memory to keep what had come at one place."""
+    content = bytes(range(250)) * 400
+    frame = (1 << 56 | len(content)).to_bytes(8, "little") + content + b"\x01"
+    broken = 0
+    for place in range(PLACES):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = _core.StreamChannel(ours.detach(), 1 << 20, 1 << 20, 0)
+            theirs.sendall(frame[:50_000])
+            _without_memory(place, channel.recv_into, _TARGET, 0.0)
+            theirs.sendall(frame[50_000:])
+            outcome = channel.recv(LONG)
+            if isinstance(outcome, _core.Event):
+                broken += 1
+                for again in (outcome, channel.recv(LONG), channel.send(b"x", LONG)):
+                    assert isinstance(again, _core.Event)
+                    assert again.status == _core.CORRUPT
+            else:
+                assert outcome == content
+            channel.close()
+    say(broken)
 
 
 if __name__ == "__main__":
