@@ -33,5 +33,5 @@ def test_a_receive_that_fails_has_lost_nothing(verb: str, size: int) -> None:
 
 def test_a_part_that_cannot_be_kept_ends_the_channel() -> None:
     with Child(starved.no_memory_for_a_part) as child:
-        assert child.hear() == 1
+        assert child.hear() > 0, "every part could be kept"
         assert child.wait() == 0, child.errors()
