@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 import proclink
 from conformance.support import SOON, Flow, LinkOptions, Pair, ServerOptions, wait_for
 from conformance.transports import TRANSPORTS, TransportUnderTest
+from proclink._aside import errands, reports
 from proclink._supervisor import supervisor
 
 pytest_plugins = ["budget", "selection"]
@@ -66,6 +67,12 @@ def _possessions() -> dict[str, str]:
     return things
 
 
+def _settle() -> None:
+    """Waits for what the library does aside."""
+    for aside in (errands, reports):
+        aside.call(lambda: None)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest, place: Path) -> Iterator[None]:
     """Descriptors, threads, mappings and names are after a test what they were before it."""
@@ -74,14 +81,17 @@ def nothing_left_behind(request: pytest.FixtureRequest, place: Path) -> Iterator
         yield
         return
     supervisor()
+    _settle()
     before = _possessions()
     yield
+    _settle()
 
     def left() -> dict[str, str]:
         return {k: v for k, v in _possessions().items() if k not in before}
 
     if left():
         gc.collect()  # an error's traceback may hold a frame
+        _settle()
     assert left() == {}
     names = place / "run" / "proclink"
     files = sorted(path.name for path in names.iterdir()) if names.is_dir() else []

@@ -173,7 +173,7 @@ class ChannelObject {
     if (lock.try_take()) [[likely]]
       return Status::ok;
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&lock);
     return lock.take(deadline, kSignals);
   }
 
@@ -238,7 +238,7 @@ class ChannelObject {
         // It fits no batch, or not now.
         if (status == Status::timed_out) {
           const Deadline deadline = timeout.deadline();
-          const WithoutGil released;
+          const WithoutGil released(&channel_.sending);
           status = channel_.send(payload.data(), payload.length(), deadline);
         }
       }
@@ -255,7 +255,7 @@ class ChannelObject {
 
   Status flush(Timeout& timeout) {
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&channel_.sending);
     return channel_.flush(deadline);
   }
 
@@ -263,7 +263,7 @@ class ChannelObject {
     const Status status = channel_.poll_message();
     if (status != Status::timed_out) return status;
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&channel_.receiving);
     return channel_.wait_message(deadline);
   }
 
@@ -298,7 +298,7 @@ class ChannelObject {
 
   Status read(std::byte* destination, Timeout& timeout, bool& restart) {
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&channel_.receiving);
     return channel_.read_message(destination, deadline, restart);
   }
 

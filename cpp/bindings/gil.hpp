@@ -8,67 +8,10 @@
 #include <thread>
 
 #include "clock.hpp"
+#include "direction_lock.hpp"
 #include "interruption.hpp"
 
 namespace proclink::python {
-
-// When the interpreter ends, it ends every other thread that asks for the GIL by unwinding its stack
-// (pthread_exit), which C++ answers with std::terminate. So from then on, threads that come back from
-// a wait stop here, for the short time that is left. Python calls begin() at exit, when only daemon
-// threads are left beside the calling one.
-class InterpreterExit {
- public:
-  static void begin() {
-    ending_thread() = std::this_thread::get_id();
-    begun().store(true, std::memory_order_seq_cst);
-    // Whoever was already asking for the GIL gets it now.
-    constexpr int kPatience = 1000;  // milliseconds
-    PyThreadState* const state = PyEval_SaveThread();
-    for (int waited = 0; waited < kPatience && asking().load(std::memory_order_seq_cst) > 0; ++waited)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    PyEval_RestoreThread(state);
-  }
-
-  // Around asking for the GIL.
-  static void ask() {
-    asking().fetch_add(1, std::memory_order_seq_cst);
-    if (!begun().load(std::memory_order_seq_cst) ||
-        std::this_thread::get_id() == ending_thread()) [[likely]]
-      return;
-    asking().fetch_sub(1, std::memory_order_seq_cst);
-    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-  }
-  static void have() { asking().fetch_sub(1, std::memory_order_seq_cst); }
-
- private:
-  static std::atomic<bool>& begun() {
-    static std::atomic<bool> begun{false};
-    return begun;
-  }
-  static std::atomic<int>& asking() {
-    static std::atomic<int> asking{0};
-    return asking;
-  }
-  static std::thread::id& ending_thread() {
-    static std::thread::id thread;
-    return thread;
-  }
-};
-
-class WithoutGil {
- public:
-  WithoutGil() : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() {
-    InterpreterExit::ask();
-    PyEval_RestoreThread(state_);
-    InterpreterExit::have();
-  }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 // Python runs signal handlers in its main thread alone, whose identifier the package tells.
 inline std::atomic<unsigned long>& main_thread() {
@@ -80,11 +23,50 @@ inline bool handles_signals() {
   return PyThread_get_thread_ident() == main_thread().load(std::memory_order_relaxed);
 }
 
-// Runs the Python signal handlers. True when one raised; the exception stays set.
+inline bool interpreter_ends() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// While this lives, other threads may run Python. `held`: a direction that the caller may hold at the
+// end of it.
+//
+// When the interpreter ends, it ends every thread but the main one as it comes back for the GIL: up to
+// Python 3.13 by unwinding its stack (pthread_exit), over destructors that would touch Python's
+// objects without the GIL; from 3.14 on by never letting it go on. So such a thread stays here for
+// the short time that is left. It gives its direction back first: a link that is closed so late waits
+// for those inside.
+class WithoutGil {
+ public:
+  explicit WithoutGil(DirectionLock* held = nullptr) : held_(held), state_(PyEval_SaveThread()) {}
+  ~WithoutGil() {
+    if (interpreter_ends() && !handles_signals()) stay();
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {  // the unwinding, which comes as an exception that nobody may end
+      stay();
+    }
+  }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  [[noreturn]] void stay() {
+    if (held_ != nullptr && held_->is_mine()) held_->give();
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+
+  DirectionLock* held_;
+  PyThreadState* state_;
+};
+
+// Runs the Python signal handlers; for the main thread, which the interpreter never ends. True when
+// one raised; the exception stays set.
 inline bool signal_raised() {
-  InterpreterExit::ask();
   const PyGILState_STATE state = PyGILState_Ensure();
-  InterpreterExit::have();
   const bool raised = PyErr_CheckSignals() != 0;
   PyGILState_Release(state);
   return raised;

@@ -16,7 +16,7 @@ nb::object ShmChannelObject::recv_view(nb::object self, nb::handle seconds) {
   if (object.pending_.is_valid() || !channel.fits_in_place()) return object.receive(timeout);
   {
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&channel.receiving);
     status = channel.complete_message(deadline);
   }
   if (status != Status::ok) return event(status, timeout);
@@ -41,7 +41,7 @@ nb::object ShmChannelObject::loan(nb::object self, std::size_t length, nb::handl
   std::byte* room = nullptr;
   {
     const Deadline deadline = timeout.deadline();
-    const WithoutGil released;
+    const WithoutGil released(&channel.sending);
     status = channel.loan(length, deadline, room);
   }
   if (status != Status::ok) return event(status, timeout);

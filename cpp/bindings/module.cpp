@@ -178,7 +178,6 @@ NB_MODULE(_core, m) {
   m.def("create_segment", &create_segment, "capacity"_a);
   m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
   m.def("create_doorbell", &create_doorbell);
-  m.def("begin_exit", &InterpreterExit::begin);
   m.def(
       "set_main_thread", [](unsigned long identifier) { main_thread().store(identifier); },
       "identifier"_a);

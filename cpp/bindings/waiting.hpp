@@ -47,7 +47,7 @@ class TurnObject {
     const Deadline deadline = timeout_.deadline();
     Status status = lock_.try_take() ? Status::ok : Status::taken;
     if (status != Status::ok) {
-      const WithoutGil released;
+      const WithoutGil released(&lock_);
       status = lock_.take(deadline, kSignals);
     }
     if (status != Status::ok) return event(status, timeout_);

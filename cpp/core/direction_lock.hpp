@@ -128,6 +128,11 @@ class DirectionLock {
     return true;
   }
 
+  // Whether the calling thread is inside.
+  bool is_mine() const {
+    const std::uint64_t seen = word_.load(std::memory_order_relaxed);
+    return owner(seen) == this_thread() && (seen & kLeased) == 0;
+  }
   bool is_free() const { return owner(word_.load(std::memory_order_acquire)) == 0; }
   // Whoever made the last view or loan, as told to Turn::lease().
   std::uint64_t leaser() const { return leaser_.load(std::memory_order_relaxed); }

@@ -12,11 +12,9 @@ Example:
 
 from __future__ import annotations
 
-import atexit
 import importlib.metadata
 import logging
 
-from proclink import _core
 from proclink._errors import (
     AddressBlocked,
     AddressError,
@@ -86,9 +84,6 @@ __all__ = [
     "connect",
     "listen",
 ]
-
-# Registered before the supervisor's, so called after it has ended its thread.
-atexit.register(_core.begin_exit)
 
 logging.getLogger("proclink").addHandler(logging.NullHandler())
 

@@ -7,7 +7,8 @@ one had sent was received: nothing that came is lost, and no answer goes to some
 
 from __future__ import annotations
 
-import threading
+import collections
+import contextlib
 
 from proclink import _core
 from proclink.transports._contract import Channel, Connection
@@ -20,7 +21,6 @@ class Channels:
 
     Attributes:
         waits: Whether a next peer may come.
-        lock: Held while the channels change.
         changes: Advanced when a channel arrives and when the link is closed.
         sending: The turn of those that wait for a peer to send to.
         receiving: The turn of those that wait for a peer to receive from.
@@ -31,9 +31,9 @@ class Channels:
         self.changes = _core.EventCount()
         self.sending = _core.DirectionLock()
         self.receiving = _core.DirectionLock()
-        # Entered again by whatever closes links while it is held: a signal handler, a finalizer.
-        self.lock = threading.RLock()
-        self._connections: list[Connection] = []
+        # Changed by single steps, without a lock: the supervisor adds at the end, and must not wait
+        # for a thread that a signal handler or a finalizer has interrupted.
+        self._connections: collections.deque[Connection] = collections.deque()
         self._expected = False
         self._closed = False
 
@@ -41,64 +41,68 @@ class Channels:
 
     def admit(self) -> bool:
         """One peer at a time; a newcomer is the next one as soon as the peer is gone."""
-        with self.lock:
-            if (
-                self._closed
-                or self._expected
-                or (self._connections and self._connections[-1].channel.peer_alive())
-                or len(self._connections) >= _MOST_UNREAD
-            ):
-                return False
-            self._expected = True
-            return True
+        connections = self._connections.copy()
+        if (
+            self._closed
+            or self._expected
+            or (connections and connections[-1].channel.peer_alive())
+            or len(connections) >= _MOST_UNREAD
+        ):
+            return False
+        self._expected = True
+        return True
 
     def withdraw(self) -> None:
         """The newcomer failed."""
-        with self.lock:
-            self._expected = False
+        self._expected = False
 
     def deliver(self, connection: Connection) -> None:
         """Takes a channel in."""
-        with self.lock:
-            self._expected = False
-            wanted = not self._closed
-            if wanted:
-                self._connections = [*self._connections, connection]
-        if wanted:
-            self.changes.advance()
-        else:
-            connection.channel.close()
+        self._connections.append(connection)
+        self._expected = False
+        self.changes.advance()
+        # In this order: either close() sees the channel, or this sees that it was closed.
+        if self._closed:
+            self._close_all()
 
     # --- the link's side --------------------------------------------------------------------------
 
     def oldest(self) -> Connection | None:
         """The peer that the link talks to."""
-        connections = self._connections
-        return connections[0] if connections else None
+        with contextlib.suppress(IndexError):
+            return self._connections[0]
+        return None
 
     def of(self, channel: Channel) -> Connection | None:
         """The connection of a channel that is still among them."""
-        return next((c for c in self._connections if c.channel is channel), None)
+        return next((c for c in self._connections.copy() if c.channel is channel), None)
 
     def finish(self, channel: Channel) -> None:
         """Lets go of a channel that has nothing more to give."""
-        with self.lock:
-            self._connections = [c for c in self._connections if c.channel is not channel]
+        connection = self.of(channel)
+        if connection is not None:
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._connections.remove(connection)
         channel.close()
 
     def close(self) -> bool:
-        """Closes every channel and wakes every waiter. ``False`` when that was done before."""
-        with self.lock:
-            if self._closed:
-                return False
-            self._closed = True
-            connections, self._connections = self._connections, []
+        """Closes every channel and wakes every waiter; again, ends what was interrupted.
+
+        Returns:
+            ``False`` when that was begun before.
+        """
+        first, self._closed = not self._closed, True
         self.sending.close()
         self.receiving.close()
         self.changes.advance()
-        for connection in connections:
+        self._close_all()
+        return first
+
+    def _close_all(self) -> None:
+        while (connection := self.oldest()) is not None:
             connection.channel.close()
-        return True
+            with contextlib.suppress(ValueError):
+                self._connections.remove(connection)
 
     @property
     def closed(self) -> bool:

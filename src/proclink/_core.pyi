@@ -175,9 +175,6 @@ class DirectionLock:
 def set_main_thread(identifier: int) -> None:
     """Tells the thread that Python runs signal handlers in."""
 
-def begin_exit() -> None:
-    """Keeps other threads inside the waits they are in. For the end of the interpreter."""
-
 def measure_wake(first_cpu: int, second_cpu: int) -> int:
     """Nanoseconds from ringing the doorbell of a thread that sleeps to that thread running.
 

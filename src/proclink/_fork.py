@@ -14,7 +14,7 @@ from typing import Any
 
 from proclink import _core
 
-_lock = threading.Lock()
+# Changed by single steps only: a finalizer, a signal handler or a fork may come in between.
 _registered: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 
 
@@ -25,13 +25,10 @@ def on_fork(thing: Any, let_go: Callable[[Any], None]) -> None:
     def forget(_: weakref.ref[Any]) -> None:
         _registered.pop(key, None)
 
-    with _lock:
-        _registered[key] = (weakref.ref(thing, forget), let_go)
+    _registered[key] = (weakref.ref(thing, forget), let_go)
 
 
 def _in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
     _core.set_main_thread(threading.get_ident())
     for reference, let_go in list(_registered.values()):
         thing = reference()

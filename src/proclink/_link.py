@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from proclink import _core, _fork
+from proclink._aside import errands, report, warn_of_unclosed
 from proclink._channels import Channels
 from proclink._core import Event
 from proclink._errors import (
@@ -393,7 +394,9 @@ class Link:
         return self._await_channel(left, sending=False)
 
     def _warn_of_lease(self, leaser: int, *, sending: bool) -> None:
-        self._log.warning(
+        report(
+            self._log,
+            logging.WARNING,
             "a call has waited for 5 s: %s is in the way",
             lease_of(leaser, self._url, sending=sending),
         )
@@ -414,7 +417,7 @@ class Link:
     def _ended(self, channel: Channel, status: int, sent: int = 0) -> Disconnected:
         """Notes that a channel ended; the error that this is."""
         error = disconnection(status, self._url, channel.violation, sent)
-        self._log.info("%s", error)
+        report(self._log, logging.INFO, "%s", error)
         if status == _core.CORRUPT and not self._channels.waits:
             self._corrupt = channel.violation
             channel.close()
@@ -448,13 +451,18 @@ class Link:
         return None if end is None else max(0.0, end - time.monotonic())
 
     def _use_channels(self) -> None:
-        with self._channels.lock:
-            oldest = self._channels.oldest()
+        oldest = self._channels.oldest()
+        while True:
             if oldest is None:
                 self._channel = _NO_CHANNEL
             else:
                 self._channel = oldest.channel
                 self._peer = oldest.peer
+            # Another thread may have been between these lines with an older answer.
+            now = self._channels.oldest()
+            if now is oldest:
+                return
+            oldest = now
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -500,11 +508,17 @@ class Link:
         without reading, because TCP then resets the connection (RFC 2525, 2.17). Messages not yet
         received are dropped. Views stay readable until they are released.
         """
-        if self._forked or not self._channels.close():
+        if self._forked:
             return
+        first = self._channels.close()
+        if self._endpoint is not None:
+            errands.call(self._close_endpoint)
+        if first:
+            report(self._log, logging.INFO, "closed %s", self._url)
+
+    def _close_endpoint(self) -> None:
         if self._endpoint is not None:
             self._endpoint.close()
-        self._log.info("closed %s", self._url)
 
     def __enter__(self) -> Self:
         return self
@@ -519,9 +533,13 @@ class Link:
 
     def __del__(self) -> None:
         channels = getattr(self, "_channels", None)
-        if channels is not None and not channels.closed and not self._forked:
-            self.close()
-            warnings.warn(f"unclosed link {self._url}", ResourceWarning, source=self, stacklevel=2)
+        if channels is None or channels.closed or self._forked:
+            return
+        # This may run in any thread and in the middle of anything, so it waits for nobody.
+        errands.later(channels.close)
+        if self._endpoint is not None:
+            errands.later(self._endpoint.close)
+        warn_of_unclosed(f"unclosed link {self._url}", self)
 
     def __repr__(self) -> str:
         return f"<proclink.Link {self._url} {self.state.value}>"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import collections
-import threading
+import contextlib
+import logging
 import time
-import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from proclink import _address, _core, _fork
+from proclink._aside import errands, report, warn_of_unclosed
 from proclink._core import Event
 from proclink._errors import (
     ForkedLink,
@@ -21,7 +22,7 @@ from proclink._errors import (
 from proclink._link import Link, link_of
 from proclink._options import Options, check_timeout
 from proclink.transports import transport_for
-from proclink.transports._contract import Connection
+from proclink.transports._contract import Connection, Endpoint
 
 if TYPE_CHECKING:
     from typing import Self
@@ -36,10 +37,20 @@ class Listener:
         self._options = options
         self._arrivals = _Arrivals()
         self._forked = False
-        self._endpoint = transport_for(address).listen(address, options, self._arrivals)
-        self._url = str(self._endpoint.address)
+        self._endpoint: Endpoint | None = None
         _fork.on_fork(self, Listener._note_fork)
-        options.logger.info("listening at %s", self._url)
+
+        def listen() -> None:
+            self._endpoint = transport_for(address).listen(address, options, self._arrivals)
+            self._url = str(self._endpoint.address)
+
+        try:
+            errands.call(listen)
+        except BaseException:
+            self._arrivals.close()
+            errands.later(self._close_endpoint)  # after listen(), which may be under way
+            raise
+        report(options.logger, logging.INFO, "listening at %s", self._url)
 
     @property
     def address(self) -> str:
@@ -84,11 +95,17 @@ class Listener:
 
     def close(self) -> None:
         """Stops accepting and gives the address back. Accepted links live on."""
-        if self._forked or self._arrivals.closed:
+        if self._forked:
             return
+        first = not self._arrivals.closed
         self._arrivals.close()
-        self._endpoint.close()
-        self._options.logger.info("closed %s", self._url)
+        errands.call(self._close_endpoint)
+        if first:
+            report(self._options.logger, logging.INFO, "closed %s", self._url)
+
+    def _close_endpoint(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,11 +119,12 @@ class Listener:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_endpoint") and not self._arrivals.closed and not self._forked:
-            self.close()
-            warnings.warn(
-                f"unclosed listener {self._url}", ResourceWarning, source=self, stacklevel=2
-            )
+        endpoint = getattr(self, "_endpoint", None)
+        if endpoint is None or self._arrivals.closed or self._forked:
+            return
+        self._arrivals.close()
+        errands.later(endpoint.close)
+        warn_of_unclosed(f"unclosed listener {self._url}", self)
 
     def __repr__(self) -> str:
         return f"<proclink.Listener {self._url}>"
@@ -122,8 +140,6 @@ class _Arrivals:
         self._accepting = _core.DirectionLock()
         self._changes = _core.EventCount()
         self._waiting: collections.deque[Connection] = collections.deque()
-        # Between deliver() and close(): a client that comes late is closed by one of them.
-        self._lock = threading.RLock()
         self.closed = False
 
     def admit(self) -> bool:
@@ -133,14 +149,11 @@ class _Arrivals:
         pass
 
     def deliver(self, connection: Connection) -> None:
-        with self._lock:
-            wanted = not self.closed
-            if wanted:
-                self._waiting.append(connection)
-        if wanted:
-            self._changes.advance()
-        else:
-            connection.channel.close()
+        # In this order: either close() sees the client, or this sees that it was closed.
+        self._waiting.append(connection)
+        self._changes.advance()
+        if self.closed:
+            self._close_all()
 
     def take(self, timeout: float | None) -> Connection | Event:
         """The next client, or an event that says why there is none."""
@@ -159,9 +172,12 @@ class _Arrivals:
                     return Event(_core.TIMED_OUT, None)
 
     def close(self) -> None:
-        with self._lock:
-            self.closed = True
+        self.closed = True
         self._accepting.close()
         self._changes.advance()
-        while self._waiting:
-            self._waiting.popleft().channel.close()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.popleft().channel.close()

@@ -1,17 +1,21 @@
 """The one background thread of a process: it accepts newcomers and shakes hands with them.
 
 It runs an asyncio loop, starts with the first bound link or listener, and is never between the wire
-and ``recv``. A newcomer that is slow or mute waits here, in nobody's way.
+and ``recv``. A newcomer that is slow or mute waits here, in nobody's way. It runs no user code and
+takes no lock that another thread holds while it runs any. It lives as long as the process: what is
+closed at the very end still needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
+import logging
 import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from proclink import _aside
 
 _Result = TypeVar("_Result")
 
@@ -25,24 +29,19 @@ class Supervisor:
         self._thread.start()
 
     def _run(self) -> None:
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.close()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the interpreter is ending and the thread is gone."""
-        return not self._thread.is_alive()
+        _aside.never_wait_here()
+        self.loop.set_exception_handler(_tell)
+        self.loop.run_forever()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Runs a coroutine on the loop and waits for its result."""
+        """Runs a coroutine on the loop and waits for its result. Not for this thread itself."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def stop(self) -> None:
-        """Ends the thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+
+def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # By default a log handler of the user's would run here.
+    what = context.get("exception") or context.get("message")
+    _aside.report_later(logging.getLogger("proclink"), logging.ERROR, "unexpected: %r", what)
 
 
 _lock = threading.Lock()
@@ -59,12 +58,6 @@ def supervisor() -> Supervisor:
         return _supervisor
 
 
-def _stop() -> None:
-    with _lock:
-        if _supervisor is not None:
-            _supervisor.stop()
-
-
 def _in_child() -> None:
     # The thread did not come along. Its loop shares its descriptors with the parent's loop, so it
     # is kept as it is, for good: closing it here would deregister the parent's sockets.
@@ -75,6 +68,5 @@ def _in_child() -> None:
     _supervisor = None
 
 
-atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from proclink import _address
+from proclink._aside import errands, report
 from proclink._channels import Channels
 from proclink._link import Link, link_of
 from proclink._listener import Listener
@@ -49,13 +50,18 @@ def bind(
     options = _options(max_message, ring_size, spin, handshake_timeout, logger)
     address = _address.parse(url)
     link = Link(url, options, Channels(waits=True))
-    try:
+
+    def listen() -> None:
         link._endpoint = transport_for(address).listen(address, options, link._channels)
+        link._url = str(link._endpoint.address)
+
+    try:
+        errands.call(listen)
     except BaseException:
         link._channels.close()
+        errands.later(link._close_endpoint)  # after listen(), which may be under way
         raise
-    link._url = str(link._endpoint.address)
-    options.logger.info("bound to %s", link._url)
+    report(options.logger, logging.INFO, "bound to %s", link._url)
     return link
 
 
@@ -91,8 +97,9 @@ def connect(
     options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger)
     address = _address.parse(url)
     connection = transport_for(address).connect(address, options, timeout)
-    options.logger.info("connected to %s: %s", url, connection.peer)
-    return link_of(url, options, connection)
+    link = link_of(url, options, connection)
+    report(options.logger, logging.INFO, "connected to %s: %s", url, connection.peer)
+    return link
 
 
 def listen(

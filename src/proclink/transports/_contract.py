@@ -55,7 +55,10 @@ class Connection:
 
 
 class Gate(Protocol):
-    """The bound side's say about newcomers. Called from the supervisor's thread."""
+    """The bound side's say about newcomers.
+
+    Called by one thread at a time, the supervisor's mostly, and so never waits.
+    """
 
     def admit(self) -> bool:
         """Reserves a place; ``False`` when there is none."""
@@ -79,7 +82,7 @@ class Endpoint(Protocol):
         ...
 
     def close(self) -> None:
-        """Stops accepting and gives the address back."""
+        """Stops accepting and gives the address back. Again does nothing."""
         ...
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import dataclasses
 import errno
+import logging
 import os
 import socket
+import sys
 import time
 from typing import Protocol
 
 from proclink import _core, _fork, _handshake
 from proclink._address import Address
+from proclink._aside import report_later
 from proclink._errors import (
     ConnectionFailed,
     HandshakeFailed,
@@ -158,10 +162,11 @@ class SocketEndpoint:
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 # What is short may be freed; looking again at once would only spin.
-                self._options.logger.error("cannot accept at %s: %s", self.address, error)
+                self._report(logging.ERROR, "cannot accept at %s: %s", self.address, error)
                 loop.remove_reader(self._socket)
                 self._resuming = loop.call_later(_PAUSE_WITHOUT_RESOURCES, self._resume)
             return
+        _fork.on_fork(sock, socket.socket.close)
         newcomer = loop.create_task(self._receive(sock))
         self._newcomers.add(newcomer)
         newcomer.add_done_callback(self._newcomers.discard)
@@ -169,18 +174,24 @@ class SocketEndpoint:
         newcomer.add_done_callback(lambda _: sock.close())
 
     async def _receive(self, sock: socket.socket) -> None:
-        log = self._options.logger
         try:
             async with asyncio.timeout(self._options.handshake_timeout):
                 connection = await self._shake_hands(sock)
         except TimeoutError:
-            log.warning("a newcomer at %s did not introduce itself in time", self.address)
+            text = "a newcomer at %s did not introduce itself in time"
+            self._report(logging.WARNING, text, self.address)
             return
         except (ProclinkError, OSError) as error:
-            log.warning("a newcomer at %s was refused: %s", self.address, error)
+            # As text: an error holds the frames it came through.
+            self._report(
+                logging.WARNING, "a newcomer at %s was refused: %s", self.address, str(error)
+            )
             return
-        log.info("connected at %s: %s", self.address, connection.peer)
         self._gate.deliver(connection)
+        self._report(logging.INFO, "connected at %s: %s", self.address, connection.peer)
+
+    def _report(self, level: int, message: str, *arguments: object) -> None:
+        report_later(self._options.logger, level, message, *arguments)
 
     async def _shake_hands(self, sock: socket.socket) -> Connection:
         sock.setblocking(False)
@@ -244,7 +255,9 @@ class SocketEndpoint:
 
     def close(self) -> None:
         """Stops accepting, and sends away whoever is still introducing himself."""
-        if not self._supervisor.stopped:
+        if self._socket.fileno() < 0:
+            return
+        if not sys.is_finalizing():  # which has ended the supervisor
             self._supervisor.run(self._stop())
         self._socket.close()
 
@@ -361,11 +374,15 @@ def introduce(
 def _receive_part(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
     if sock.family != socket.AF_UNIX:
         return sock.recv(size)
-    # Room for one more than there should be: a surplus is then seen and refused.
-    part, more, _, _ = socket.recv_fds(
-        sock, size, _handshake.DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors.extend(more)
+    # Room for one more than there should be: a surplus is then seen and refused. Not recv_fds(),
+    # which drops its flags in Python 3.11.
+    received = array.array("i")
+    room = socket.CMSG_SPACE((_handshake.DESCRIPTORS + 1) * received.itemsize)
+    part, messages, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(data[: len(data) - len(data) % received.itemsize])
+    descriptors.extend(received)
     return part
 
 

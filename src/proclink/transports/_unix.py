@@ -8,6 +8,7 @@ import socket
 import threading
 from pathlib import Path
 
+from proclink import _fork
 from proclink._address import Address
 from proclink._errors import (
     AddressBlocked,
@@ -133,6 +134,7 @@ def connect_unix(address: Address, patience: Patience) -> socket.socket:
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            _fork.on_fork(sock, socket.socket.close)
             # A full backlog makes a blocking connect wait without end.
             sock.setblocking(False)
             _connect(sock, path)

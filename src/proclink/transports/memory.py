@@ -248,10 +248,25 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
         if endpoint is not None:
             break
         patience.pause(address, "there is no such name in this process")
-    if not endpoint.gate.admit():
-        raise Busy(f"{address} is a one-to-one end and has its peer already")
     there, back = (_Direction(endpoint.options.ring_size) for _ in range(2))
     max_send = min(options.max_message, endpoint.options.max_message)
     peer = Peer(os.getpid(), os.geteuid(), os.getegid())
-    endpoint.gate.deliver(Connection(MemoryChannel(back, there, max_send), peer, max_send))
+    connection = Connection(MemoryChannel(back, there, max_send), peer, max_send)
+    with _lock:  # a gate takes one at a time
+        admitted = endpoint.gate.admit()
+        if admitted:
+            endpoint.gate.deliver(connection)
+    if not admitted:
+        raise Busy(f"{address} is a one-to-one end and has its peer already")
     return Connection(MemoryChannel(there, back, max_send), peer, max_send)
+
+
+def _in_child() -> None:
+    # The threads that would answer did not come along.
+    global _lock
+    _lock = threading.RLock()
+    _endpoints.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

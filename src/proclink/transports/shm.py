@@ -35,6 +35,7 @@ class _Memory:
             raise SharedMemoryFull(need, free)
         self._descriptors: list[int] = []
         self._segment: _core.Segment | None = None
+        _fork.on_fork(self, _Memory.withdraw)
         try:
             self._segment, memory = _core.create_segment(options.ring_size)
             self._descriptors.append(memory)

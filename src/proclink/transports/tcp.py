@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 
+from proclink import _fork
 from proclink._address import Address
 from proclink._errors import (
     AddressError,
@@ -93,6 +94,7 @@ def _connected_socket(address: Address, patience: Patience) -> socket.socket:
             left = patience.left()
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
+                _fork.on_fork(sock, socket.socket.close)
                 sock.settimeout(
                     _CONNECT_TIMEOUT if left is None else min(max(left, 0.001), _CONNECT_TIMEOUT)
                 )

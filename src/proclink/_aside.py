@@ -1,0 +1,172 @@
+"""Two background threads for what must not happen where it comes up.
+
+``errands`` opens and closes what other threads depend on: a signal handler cannot run in the middle
+of it there, and a finalizer, which may run anywhere, need not wait. It never runs user code.
+``reports`` runs what belongs to the user: log handlers, warnings. Whatever they do, nobody waits.
+
+Both start when first used, and end with the process.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from proclink import _core
+
+_Result = TypeVar("_Result")
+_LONGEST_FLUSH = 1.0
+
+
+class Aside:
+    """A thread that does one thing after another."""
+
+    def __init__(self, name: str, *, hurried: bool = False) -> None:
+        self._name = name
+        self._hurried = hurried
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child, where the thread did not come along."""
+        # Its put() may be interrupted by itself: by a finalizer, say.
+        self._waiting: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._starting = _thread.allocate_lock()
+        self._thread = 0
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Does something soon. Never waits, and may be called anywhere."""
+        self._waiting.put(work)
+        if self._thread == 0 and self._starting.acquire(blocking=False):
+            try:
+                # Not a threading.Thread, whose start() takes locks that the caller may hold.
+                self._thread = _thread.start_new_thread(self._run, ())
+            finally:
+                self._starting.release()
+
+    def call(self, work: Callable[[], _Result]) -> _Result:
+        """Does something, waits for it and gives its result.
+
+        Raises:
+            BaseException: What it raised; or what a signal handler raised while this waited for it.
+                It is done all the same then.
+        """
+        if self._thread == _thread.get_ident() or sys.is_finalizing():
+            return work()
+        outcome = _Outcome(work)
+        self.later(outcome.run)
+        return outcome.wait(None)
+
+    def flush(self, timeout: float) -> None:
+        """Waits until everything so far is done."""
+        if self._thread:
+            outcome = _Outcome(lambda: None)
+            self.later(outcome.run)
+            with contextlib.suppress(TimeoutError):
+                outcome.wait(timeout)
+
+    def _run(self) -> None:
+        threading.current_thread().name = self._name
+        if self._hurried:
+            never_wait_here()
+        while True:
+            work = self._waiting.get()
+            try:
+                work()
+            except BaseException as error:
+                sys.excepthook(type(error), error, error.__traceback__)
+            del work
+
+
+class _Outcome(Generic[_Result]):
+    """What a piece of work came to."""
+
+    def __init__(self, work: Callable[[], _Result]) -> None:
+        self._work = work
+        self._done = _core.EventCount()
+        self._result: list[_Result] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result.append(self._work())
+        except BaseException as error:
+            self._error = error
+        del self._work
+        self._done.advance()
+
+    def wait(self, timeout: float | None) -> _Result:
+        if not self._done.wait(0, timeout):
+            raise TimeoutError
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # or its traceback would keep this frame
+        return self._result.pop()
+
+
+errands = Aside("proclink-errands", hurried=True)
+reports = Aside("proclink-reports")
+
+_hurried: set[int] = set()
+
+
+def never_wait_here() -> None:
+    """Says that the calling thread is one that others wait for."""
+    _hurried.add(_thread.get_ident())
+
+
+def may_wait() -> bool:
+    """Whether the calling thread may wait, and run user code."""
+    return _thread.get_ident() not in _hurried
+
+
+_reporting = threading.local()
+
+
+def report(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
+    """Logs in the calling thread, unless that is in a log call of proclink already.
+
+    A handler that ships records over a link would otherwise log what becomes of them, for ever.
+    """
+    if getattr(_reporting, "inside", False):
+        return
+    _reporting.inside = True
+    try:
+        logger.log(level, message, *arguments)
+    finally:
+        _reporting.inside = False
+
+
+def warn_of_unclosed(text: str, thing: object) -> None:
+    """For finalizers: a ``ResourceWarning``, which runs filters and hooks of the user's."""
+    if may_wait():
+        warnings.warn(text, ResourceWarning, source=thing, stacklevel=3)
+    else:
+        reports.later(lambda: warnings.warn(text, ResourceWarning, stacklevel=1))
+
+
+def report_later(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
+    """The same for a thread that must not run the user's handlers."""
+    if logger.isEnabledFor(level):
+        reports.later(lambda: report(logger, level, message, *arguments))
+
+
+def _in_child() -> None:
+    errands.forget()
+    reports.forget()
+
+
+atexit.register(lambda: reports.flush(_LONGEST_FLUSH))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
