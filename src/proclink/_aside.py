@@ -44,6 +44,9 @@ class Aside:
 
     def later(self, work: Callable[[], object]) -> None:
         """Does something soon. Never waits, and may be called anywhere."""
+        if sys.is_finalizing():  # no other thread runs any more, and none can be started
+            work()
+            return
         self._waiting.put(work)
         if self._thread == 0 and self._starting.acquire(blocking=False):
             try:
