@@ -166,6 +166,7 @@ def report_later(logger: logging.Logger, level: int, message: str, *arguments: o
 
 
 def _in_child() -> None:
+    _hurried.clear()
     errands.forget()
     reports.forget()
 
