@@ -25,6 +25,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(False)  # it would log from here, whatever the environment says
         self._thread = threading.Thread(target=self._run, name="proclink-supervisor", daemon=True)
         self._thread.start()
 
