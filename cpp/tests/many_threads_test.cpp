@@ -32,7 +32,7 @@ std::vector<std::byte> message(std::uint64_t sequence) {
 // Nothing lost, doubled or torn, whoever sends and whoever receives.
 template <class Ends>
 void many_senders_and_receivers(Ends ends) {
-  const auto kEach = static_cast<std::uint64_t>(rounds(4000));
+  const auto kEach = static_cast<std::uint64_t>(rounds(2000));
   const std::uint64_t total = kEach * kThreads;
   std::atomic<std::uint64_t> taken{0};
   std::mutex guard;
@@ -67,7 +67,7 @@ void many_senders_and_receivers(Ends ends) {
 // Whatever the others are doing, they end with `closed`, and nothing is used after it was let go.
 template <class MakeEnds>
 void close_in_the_middle(MakeEnds make_ends) {
-  const int kRounds = rounds(100);
+  const int kRounds = rounds(50);
   for (int round = 0; round < kRounds; ++round) {
     auto ends = make_ends();
     std::vector<std::thread> threads;
