@@ -113,7 +113,9 @@ class ShmChannel : public Directions {
   std::shared_ptr<Segment> memory() const { return segment_; }
 
  private:
-  static constexpr std::uint64_t kLivenessStep = 4096;
+  // How far to write on without seeing the peer move before asking whether it lives. More than one
+  // short record: the look at the peer's position takes its line while the peer is at it.
+  static constexpr std::uint64_t kLivenessStep = 8 * 1024;
   // How long to pause between two looks of a spin. Each look takes the line from the peer that is
   // about to write it. Whoever has sent something waits for the answer and looks all the time, and
   // so does whoever waits for the rest of a message: the peer is copying it in just now. Whoever
