@@ -1,13 +1,15 @@
 """Two versions of proclink beside each other: is one slower?
 
     python benchmarks/versions.py OLD_PYTHON NEW_PYTHON [--rounds 9] [--transports shm,pipe,tcp]
+                                  [--ring-size KIB] [--cores 0,1] [--sizes 16,4096]
 
 Each interpreter has its own proclink, say one environment of a clone at another commit. What is
-measured is the blocking API with its defaults: round trips of 16 B and 16 KB, and messages of 16 B
-one way, between two fresh processes pinned to a core each, of either version in turn, round after
-round, so that drift of the machine hits both alike. The ratio is new over old, of each round's
-times: its median, and the interval that holds it with 95 % probability (the order statistics of the
-sign test). Above 1 the new version is slower.
+measured is the blocking API with its defaults, but for the ring where it is named: round trips,
+messages one way, and batches of them (`send_many`, 64 messages or 64 KB at a time; each time is of
+one message), between two fresh processes pinned to a core each, of either version in turn, round
+after round, so that drift of the machine hits both alike. The ratio is new over old, of each
+round's times: its median, and the interval that holds it with 95 % probability (the order
+statistics of the sign test). Above 1 the new version is slower.
 """
 # ruff: noqa: D103, S603
 
@@ -23,30 +25,41 @@ import tempfile
 import time
 from typing import Any
 
+KB = 1024
 WORKLOADS = [
-    ("round trip", 16),
-    ("round trip", 4 * 1024),
-    ("round trip", 16 * 1024),
-    ("one way", 16),
-    ("one way", 16 * 1024),
+    *(("round trip", size) for size in (16, 4 * KB, 8 * KB, 16 * KB, 64 * KB, 256 * KB, KB * KB)),
+    *(("one way", size) for size in (16, 4 * KB, 16 * KB, 64 * KB, 256 * KB, KB * KB)),
+    *(("batches", size) for size in (16, 4 * KB, 16 * KB)),
 ]
-COUNT = {"round trip": 1000, "one way": 2000}
-"""A sample is the mean of so many; of a process's samples the median is taken."""
+COUNT = {"round trip": 1000, "one way": 2000, "batches": 2000}
+"""A sample is the mean of so many messages, at most of `BYTES`; of a process's samples the median
+is taken."""
+BYTES = 32 * KB * KB
 PATIENCE = 30.0
 
 
-def serve(url: str, workload: str) -> None:
+def sample(workload: str, size: int) -> int:
+    """How many messages."""
+    return min(COUNT[workload], max(BYTES // size, 2))
+
+
+def batch(size: int) -> int:
+    """How many messages go to one call."""
+    return min(64, max(64 * KB // size, 2))
+
+
+def serve(url: str, workload: str, size: int, ring: int) -> None:
     """Runs in the interpreter under test."""
     import proclink
 
-    with proclink.bind(url) as link:
+    with proclink.bind(url, ring_size=ring) as link:
         print(link.address, flush=True)
         recv, send = link.recv, link.send
         if workload == "round trip":
             while (message := recv()) != b"quit":
                 send(message)
             return
-        count = COUNT[workload]
+        count = sample(workload, size)
         while recv() != b"quit":  # the first of a batch
             for _ in range(count - 1):
                 recv()
@@ -57,7 +70,8 @@ def measure(url: str, workload: str, size: int, seconds: float) -> None:
     """Runs in the interpreter under test; prints nanoseconds a message or round trip."""
     import proclink
 
-    count, clock, message = COUNT[workload], time.perf_counter_ns, os.urandom(size)
+    count, clock, message = sample(workload, size), time.perf_counter_ns, os.urandom(size)
+    batches = [[message] * min(batch(size), count - i) for i in range(0, count, batch(size))]
     times: list[float] = []
     with proclink.connect(url) as link:
         send, recv = link.send, link.recv
@@ -68,6 +82,10 @@ def measure(url: str, workload: str, size: int, seconds: float) -> None:
                 for _ in range(count):
                     send(message)
                     recv()
+            elif workload == "batches":
+                for messages in batches:
+                    link.send_many(messages)
+                recv()
             else:
                 for _ in range(count):
                     send(message)
@@ -87,7 +105,7 @@ def run(python: str, transport: str, workload: str, size: int, options: Any) -> 
         command = [python, "-P", __file__, "--as", str(core), *map(str, arguments)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=options.place)
 
-    with start(options.cores[0], "serve", url, workload) as server:
+    with start(options.cores[0], "serve", url, workload, size, options.ring) as server:
         try:
             assert server.stdout is not None  # noqa: S101
             address = server.stdout.readline().strip()
@@ -122,7 +140,7 @@ def compare(options: Any, transport: str, workload: str, size: int) -> None:
     low, high = interval(ratios)
     middle = statistics.median(ratios)
     print(
-        f"{transport:5} {workload:10} {size:6} B {old:9.3f} µs {new:9.3f} µs"
+        f"{transport:5} {workload:10} {size:7} B {old:9.3f} µs {new:9.3f} µs"
         f"   {middle:6.3f}  ({low:.3f} to {high:.3f})",
         flush=True,
     )
@@ -141,7 +159,8 @@ def interval(ratios: list[float]) -> tuple[float, float]:
 def child(core: str, role: str, *arguments: str) -> int:
     os.sched_setaffinity(0, {int(core)})
     if role == "serve":
-        serve(*arguments)
+        url, workload, size, ring = arguments
+        serve(url, workload, int(size), int(ring))
     else:
         url, workload, size, seconds = arguments
         measure(url, workload, int(size), float(seconds))
@@ -157,18 +176,31 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="of one measurement")
     parser.add_argument("--transports", default="shm,pipe,tcp")
+    parser.add_argument("--ring-size", type=int, default=KB, dest="ring", metavar="KIB")
+    parser.add_argument("--cores", help="two of those this process may use, say 0,1")
+    parser.add_argument("--sizes", help="only these, in bytes, say 16,4096")
     options = parser.parse_args()
+    options.ring *= KB
     if options.rounds < 2 or options.seconds <= 0:
         parser.error("--rounds must be at least 2, and --seconds above zero")
-    options.cores = sorted(os.sched_getaffinity(0))[:2]
-    if len(options.cores) < 2:
-        parser.error("there is one core only")
+    if options.cores:
+        options.cores = [int(core) for core in options.cores.split(",")]
+    else:
+        options.cores = sorted(os.sched_getaffinity(0))
+    options.cores = options.cores[:2]
+    if len(set(options.cores)) < 2:
+        parser.error("it takes two cores")
+    workloads = WORKLOADS
+    if options.sizes:
+        sizes = {int(size) for size in options.sizes.split(",")}
+        workloads = [workload for workload in WORKLOADS if workload[1] in sizes]
     print(f"old: {version(options.old)}\nnew: {version(options.new)}")
     print(f"{options.rounds} rounds of {options.seconds} s, cores {options.cores}, ", end="")
+    print(f"rings of {options.ring // KB} KiB, ", end="")
     print(f"load before {os.getloadavg()[0]:.2f}; ratio new/old (95 % interval)")
     with tempfile.TemporaryDirectory(prefix="versions-") as options.place:
         for transport in options.transports.split(","):
-            for workload, size in WORKLOADS:
+            for workload, size in workloads:
                 compare(options, transport, workload, size)
     return 0
 

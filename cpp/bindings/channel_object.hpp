@@ -272,6 +272,14 @@ class ChannelObject {
     return channel_.message_complete() && channel_.message_length() <= kCopyWithGil;
   }
 
+  // True when what is missing of a short message came at once, and was copied: its sender is in the
+  // middle of its copy then, which is over before the GIL would be handed over and taken back.
+  bool rest_is_short() {
+    if constexpr (Channel::kInPlace)
+      return channel_.message_length() <= kCopyWithGil && channel_.read_soon(pending_data());
+    return false;
+  }
+
   // A complete message as bytes; null, with an exception set, when there is no memory for it.
   PyObject* copy() {
     return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(channel_.message_data()),
@@ -311,6 +319,7 @@ class ChannelObject {
         if (is_short()) [[likely]]
           return copy_out();
         make_pending();
+        if (rest_is_short()) return std::exchange(pending_, nb::object());
       }
       bool restart = false;
       status = read(pending_data(), timeout, restart);

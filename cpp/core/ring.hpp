@@ -23,6 +23,7 @@
 // ring as space allows, and a commit or abort record behind it says whether it counts.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -32,9 +33,22 @@ namespace proclink {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kRecordHeader = 16;
-// How much of a long record is copied before it is published. Small enough that the two copies
-// overlap, large enough that the publication does not show (docs/decisions/0004).
-constexpr std::size_t kPublishStep = 4096;
+
+// How much goes through a ring at a time, in bytes. Each answers a question of its own, so they are
+// four numbers, and RingMemory bounds by its ring what could be too much for it
+// (docs/decisions/0004).
+//
+// A record is published in halves, so that the two copies overlap, but a step is not shorter than
+// kShortestStep, so that the publication does not show, and not longer than kLongestStep, behind
+// which overlap gains nothing more.
+constexpr std::size_t kShortestStep = 4 * 1024;
+constexpr std::size_t kLongestStep = 16 * 1024;
+// How much of a stream is copied before it is published, or given back.
+constexpr std::size_t kStreamPiece = 32 * 1024;
+// The longest message for a batch. A longer one is worth a call without the GIL and its own steps.
+constexpr std::size_t kLongestInBatch = 16 * 1024;
+// A batch is published whenever that much more of it is there.
+constexpr std::size_t kBatchStep = 4 * 1024;
 
 constexpr std::uint64_t round_to_line(std::uint64_t bytes) {
   return (bytes + (kLine - 1)) & ~std::uint64_t{kLine - 1};
@@ -66,6 +80,16 @@ struct RingMemory {
   std::byte* at(std::uint64_t position) const { return data + (position & (capacity - 1)); }
   // The longest payload sent as one record; anything longer is streamed.
   std::uint64_t longest_record() const { return capacity / 2 - kRecordHeader; }
+  // A step of a record of `bytes`, header and padding included. A multiple of the line.
+  static std::uint64_t publish_step(std::uint64_t bytes) {
+    return std::clamp<std::uint64_t>(round_to_line(bytes / 2), kShortestStep, kLongestStep);
+  }
+  // While one quarter is copied in, another is copied out, and neither end waits for the other yet.
+  std::uint64_t stream_piece() const { return std::min<std::uint64_t>(kStreamPiece, capacity / 4); }
+  // What a batch takes is a record.
+  std::uint64_t longest_in_batch() const {
+    return std::min<std::uint64_t>(kLongestInBatch, longest_record());
+  }
 };
 
 inline void prefetch_for_write([[maybe_unused]] const void* line) {

@@ -103,10 +103,13 @@ Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
 Status ShmChannel::wait_for_more(Deadline deadline) {
   const auto ready = [&] { return rx_.refresh() || rx_.corrupt(); };
   if (!ready()) {
-    const bool answer = has_sent_.exchange(false, std::memory_order_relaxed);
-    const Status status =
-        wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
-             answer ? kPausesForAnswer : kPausesForMessage, deadline);
+    int pauses = kPausesForRest;
+    if (!message_begun_) {
+      const bool answer = has_sent_.exchange(false, std::memory_order_relaxed);
+      pauses = answer ? kPausesForAnswer : kPausesForMessage;
+    }
+    const Status status = wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
+                               pauses, deadline);
     if (status == Status::peer_lost) {
       note_peer_gone();
       return ended(rx_.peer_is_closed());
@@ -137,20 +140,26 @@ Status ShmChannel::after_publish(PeerWas peer) {
 Status ShmChannel::write_in_steps(const std::byte* message, std::size_t length,
                                   std::uint64_t bytes) {
   std::byte* const payload = tx_.payload();
-  std::size_t done = 0;
-  std::uint64_t advanced = 0;
-  Status status = Status::ok;
-  while (done < length && status == Status::ok) {
-    // The first step is shorter by the header, so that every position stays on a line.
-    const std::size_t step = std::min(length - done, kPublishStep - (done == 0 ? kRecordHeader : 0));
-    std::memcpy(payload + done, message + done, step);
-    done += step;
-    const std::uint64_t position = done == length ? bytes : kRecordHeader + done;
-    tx_.advance(position - advanced);
-    advanced = position;
-    status = publish();
+  const std::uint64_t most = RingMemory::publish_step(bytes);
+  std::uint64_t published = 0;  // of bytes; a multiple of the line
+  std::size_t done = 0;         // of length; shorter by the header
+  for (;;) {
+    const std::uint64_t step = std::min(most, bytes - published);
+    published += step;
+    const auto upto = static_cast<std::size_t>(
+        std::min<std::uint64_t>(published - kRecordHeader, length));
+    std::memcpy(payload + done, message + done, upto - done);
+    done = upto;
+    tx_.advance(step);
+    if (published == bytes) return publish();
+    // The consumer gives nothing back before it has the whole record, so that it did not move since
+    // the last step says nothing, and whether it lives is asked with the last one. That is a system
+    // call, longer than the copy of a step.
+    if (const PeerWas peer = tx_.publish(); peer != PeerWas::awake) [[unlikely]] {
+      const Status status = after_publish(peer);
+      if (status != Status::ok) return status;
+    }
   }
-  return status;
 }
 
 Status ShmChannel::send(const void* message, std::size_t length, Deadline deadline) {
@@ -167,12 +176,13 @@ Status ShmChannel::send(const void* message, std::size_t length, Deadline deadli
 
 Status ShmChannel::stream(const std::byte* message, std::size_t length, Deadline deadline) {
   const std::uint64_t total = round_to_line(kRecordHeader + length);
+  const std::uint64_t piece = tx_.ring().stream_piece();
   std::uint64_t flowed = 0;  // of total; a multiple of the line
   while (flowed < total) {
     Status status = wait_for_room(kLine, deadline);
     if (status == Status::ok) {
       const std::uint64_t step = std::min({tx_.room() & ~std::uint64_t{kLine - 1},
-                                           total - flowed, std::uint64_t{4 * kPublishStep}});
+                                           total - flowed, piece});
       std::uint64_t skip = 0;
       if (flowed == 0) {
         tx_.begin(RecordKind::stream, length);
@@ -226,13 +236,13 @@ Status ShmChannel::settle(Deadline deadline) {
 Status ShmChannel::put(const void* message, std::size_t length) {
   if (length > limits_.max_send) return Status::too_large;
   const std::uint64_t bytes = round_to_line(kRecordHeader + length);
-  if (length > kPublishStep || mark_owed_ || !tx_.has_room(bytes))
+  if (length > tx_.ring().longest_in_batch() || mark_owed_ || !tx_.has_room(bytes))
     return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::timed_out;
   tx_.begin(RecordKind::data, length);
   std::memcpy(tx_.payload(), message, length);
   tx_.advance(bytes);
   // The consumer need not wait for the end of a long batch.
-  return (tx_.position() & (kPublishStep - 1)) < bytes ? publish() : Status::ok;
+  return (tx_.position() & (kBatchStep - 1)) < bytes ? publish() : Status::ok;
 }
 
 Status ShmChannel::flush(Deadline) { return publish(); }
@@ -287,10 +297,32 @@ Status ShmChannel::complete_message(Deadline deadline) {
   return Status::ok;
 }
 
+bool ShmChannel::read_soon(std::byte* destination) {
+  if (message_.kind != RecordKind::data) return false;
+  for (int look = 0;;) {
+    const std::uint64_t offset = kRecordHeader + copied_;
+    if (rx_.available() > offset) {
+      const std::uint64_t count = std::min(rx_.available() - offset, message_.length - copied_);
+      std::memcpy(destination + copied_, rx_.at_offset(offset), static_cast<std::size_t>(count));
+      copied_ += count;
+      if (copied_ == message_.length) break;
+    }
+    // Looks are counted over the whole message: a peer that brings it line by line is not waited
+    // for with each.
+    while (!rx_.refresh()) {
+      if (rx_.corrupt() || ++look > kLooksForRest) return false;
+      cpu_relax();
+    }
+  }
+  consume();
+  return true;
+}
+
 Status ShmChannel::read_message(std::byte* destination, Deadline deadline, bool& restart) {
   restart = false;
   const bool streamed = message_.kind == RecordKind::stream;
   const std::uint64_t length = message_.length;
+  const std::uint64_t piece = rx_.ring().stream_piece();
   while (copied_ < length) {
     // Where the next byte lies, counted from the consumer's position: that stays at the start of a
     // record until all of it is copied, and moves through a stream as its room is given back.
@@ -301,8 +333,7 @@ Status ShmChannel::read_message(std::byte* destination, Deadline deadline, bool&
       if (status != Status::ok) return status;
       continue;
     }
-    const std::uint64_t count = std::min(
-        {rx_.available() - offset, length - copied_, std::uint64_t{4 * kPublishStep}});
+    const std::uint64_t count = std::min({rx_.available() - offset, length - copied_, piece});
     std::memcpy(destination + copied_, rx_.at_offset(offset), static_cast<std::size_t>(count));
     copied_ += count;
     if (streamed) {
@@ -312,9 +343,7 @@ Status ShmChannel::read_message(std::byte* destination, Deadline deadline, bool&
     }
   }
   if (streamed) return read_mark(deadline, restart);
-  // Positions lie on lines, so the last byte did not come without the padding behind it.
-  message_begun_ = false;
-  give_back(round_to_line(kRecordHeader + length));
+  consume();
   return Status::ok;
 }
 

@@ -49,7 +49,8 @@ class ShmChannel : public Directions {
   // Sends, waiting for room. After anything but ok, nothing of the message will be delivered.
   Status send(const void* message, std::size_t length, Deadline deadline);
 
-  // Writes without publishing, for a batch. timed_out when it does not fit now.
+  // Writes without publishing, for a batch. timed_out when it does not fit now, or is too long for
+  // a batch.
   Status put(const void* message, std::size_t length);
   // Publishes what was put. Never waits.
   Status flush(Deadline deadline);
@@ -77,7 +78,8 @@ class ShmChannel : public Directions {
            rx_.available() >= round_to_line(kRecordHeader + message_.length);
   }
   const std::byte* message_data() const { return rx_.payload(); }
-  // Ends a complete message and gives its room back.
+  // Ends a complete message and gives its room back. Positions lie on lines, so its last byte did
+  // not come without the padding behind it.
   void consume() {
     message_begun_ = false;
     give_back(round_to_line(kRecordHeader + message_.length));
@@ -85,6 +87,10 @@ class ShmChannel : public Directions {
   // Copies the message to `destination`, which must stay the same until this is ok or anything but
   // timed_out and interrupted. `restart`: the peer gave the message up; poll again.
   Status read_message(std::byte* destination, Deadline deadline, bool& restart);
+  // Copies what there is of a record to `destination`, as read_message() does, and looks for the
+  // rest for as long as a copy may take. True when that was all of it; otherwise read_message()
+  // goes on, also with a stream and with whatever went wrong.
+  bool read_soon(std::byte* destination);
   std::uint64_t copied() const { return copied_; }
   // What was copied of the message cannot be kept until the next call. False when it is gone for good
   // (a stream's room was given back): the channel is broken then.
@@ -116,18 +122,24 @@ class ShmChannel : public Directions {
   std::shared_ptr<Segment> memory() const { return segment_; }
 
  private:
-  static constexpr std::uint64_t kLivenessStep = 4096;
+  // How far to write on without seeing the peer move before asking whether it lives. More than one
+  // short record: the look at the peer's position takes its line while the peer is at it.
+  static constexpr std::uint64_t kLivenessStep = 8 * 1024;
   // How long to pause between two looks of a spin. Each look takes the line from the peer that is
-  // about to write it. Whoever has sent something waits for the answer and looks all the time;
-  // whoever only listens looks less often and then finds several messages at once; whoever waits
-  // for room had better not disturb the consumer that makes it.
+  // about to write it. Whoever has sent something waits for the answer and looks all the time, and
+  // so does whoever waits for the rest of a message: the peer is copying it in just now. Whoever
+  // only listens looks less often and then finds several messages at once; whoever waits for room
+  // had better not disturb the consumer that makes it.
   static constexpr int kPausesForAnswer = 1;
+  static constexpr int kPausesForRest = 1;
   static constexpr int kPausesForMessage = 24;
   static constexpr int kPausesForRoom = 32;
+  // How often read_soon() looks in vain: a few microseconds, a copy of the longest step.
+  static constexpr int kLooksForRest = 64;
 
   Status write_record(const void* message, std::size_t length, std::uint64_t bytes) {
     tx_.begin(RecordKind::data, length);
-    if (length <= kPublishStep) [[likely]] {
+    if (length <= kShortestStep) [[likely]] {
       std::memcpy(tx_.payload(), message, length);
       tx_.advance(bytes);
       return publish();

@@ -111,6 +111,29 @@ void shows_nothing_before_it_is_published() {
   CHECK(!ring.consumer.refresh());
 }
 
+void bounds_what_goes_through_at_a_time() {
+  for (std::uint64_t capacity = Segment::kSmallestRing; capacity <= Segment::kLargestRing;
+       capacity *= 2) {
+    const RingMemory ring{nullptr, nullptr, capacity};
+    for (const std::uint64_t length :
+         {kShortestStep + 1, 2 * kShortestStep, 2 * kLongestStep, ring.longest_record()}) {
+      const std::uint64_t bytes = round_to_line(kRecordHeader + length);
+      const std::uint64_t step = RingMemory::publish_step(bytes);
+      CHECK(step % kLine == 0);
+      CHECK(step >= kShortestStep && step <= kLongestStep);
+      CHECK(step < bytes);  // some overlap
+      CHECK(step <= capacity / 4);
+      // No third step before the longest is reached.
+      CHECK(2 * step >= bytes || step == kLongestStep);
+    }
+    CHECK(ring.longest_in_batch() <= ring.longest_record());
+    CHECK(ring.longest_in_batch() >= kBatchStep);
+    CHECK(ring.stream_piece() % kLine == 0);
+    CHECK(ring.stream_piece() <= capacity / 4);
+    CHECK(ring.stream_piece() <= kStreamPiece);
+  }
+}
+
 void publishes_in_steps() {
   Ring ring;
   constexpr std::uint64_t kLength = 10'000;
@@ -121,7 +144,7 @@ void publishes_in_steps() {
   std::uint64_t seen = 0;
   const std::uint64_t total = round_to_line(kRecordHeader + kLength);
   while (published < total) {
-    const std::uint64_t step = std::min<std::uint64_t>(kPublishStep, total - published);
+    const std::uint64_t step = std::min(RingMemory::publish_step(total), total - published);
     const std::uint64_t from = published == 0 ? 0 : published - kRecordHeader;
     const std::uint64_t to = std::min(kLength, published + step - kRecordHeader);
     std::memcpy(payload + from, text(5) + from, to - from);
@@ -331,6 +354,7 @@ int main() {
   wraps_in_one_piece();
   is_full_at_its_capacity();
   shows_nothing_before_it_is_published();
+  bounds_what_goes_through_at_a_time();
   publishes_in_steps();
   wakes_a_sleeper_once();
   refuses_hostile_written_positions();

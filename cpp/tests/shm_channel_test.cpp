@@ -72,12 +72,14 @@ void one_way(int count, std::uint64_t longest, const Options& options) {
   CHECK_STATUS(receiver.receive(Deadline::immediate()), Status::timed_out);
 }
 
-void every_length_around_the_limits() {
-  ShmEnds ends;
+void every_length_around_the_limits(std::uint64_t capacity) {
+  ShmEnds ends({.capacity = capacity});
+  const RingMemory ring = ends.to_b();
   std::vector<std::uint64_t> lengths;
   for (const std::uint64_t middle :
-       {std::uint64_t{kLine}, std::uint64_t{kPublishStep}, 2 * std::uint64_t{kPublishStep},
-        kLongestRecord, kCapacity, kCapacity + 4 * kPublishStep, 3 * kCapacity}) {
+       {std::uint64_t{kLine}, std::uint64_t{kShortestStep}, 2 * std::uint64_t{kShortestStep},
+        std::uint64_t{kLongestStep}, 2 * std::uint64_t{kLongestStep}, ring.longest_record(),
+        capacity, capacity + ring.stream_piece(), 3 * capacity}) {
     for (std::uint64_t length = middle - 20; length <= middle + 20; ++length)
       lengths.push_back(length);
   }
@@ -286,14 +288,59 @@ void a_long_batch_shows_before() {
   CHECK(put == kCapacity / 128);
   std::uint64_t received = 0;
   while (ends.b->poll_message() == Status::ok) check_receives(receiver, received++, 100);
-  CHECK(received >= put - kPublishStep / 128);
+  CHECK(received >= put - kBatchStep / 128);
   CHECK_STATUS(a.flush(Deadline::immediate()), Status::ok);
   while (received < put) check_receives(receiver, received++, 100);
-  CHECK_STATUS(a.put(text(0), kPublishStep + 1), Status::timed_out);  // not for a batch
-  CHECK_STATUS(a.put(text(1), kPublishStep), Status::ok);
+  CHECK_STATUS(a.put(text(0), kBatchStep / 2), Status::ok);
   CHECK_STATUS(send_text(a, 2, 5), Status::ok);  // shows what was put before it
-  check_receives(receiver, 1, kPublishStep);
+  check_receives(receiver, 0, kBatchStep / 2);
   check_receives(receiver, 2, 5);
+}
+
+// In any ring: what a batch takes is a record that its receiver believes.
+void a_batch_takes_what_fits_a_record(std::uint64_t capacity) {
+  ShmEnds ends({.capacity = capacity});
+  ShmChannel& a = *ends.a;
+  Receiver receiver(*ends.b);
+  const std::uint64_t longest = ends.to_b().longest_in_batch();
+  for (std::uint64_t length = longest - 2 * kLine; length <= longest; ++length) {
+    CHECK_STATUS(a.put(text(length), length), Status::ok);
+    check_receives(receiver, length, length);  // longer than a step of the batch, so shown at once
+  }
+  for (const std::uint64_t length :
+       {longest + 1, ends.to_b().longest_record(), ends.to_b().longest_record() + 1, capacity}) {
+    CHECK_STATUS(a.put(text(0), length), Status::timed_out);
+    CHECK_STATUS(ends.b->poll_message(), Status::timed_out);
+  }
+}
+
+// As the bindings do it: what a batch does not take now is sent, in its place.
+void a_batch_longer_than_its_ring_arrives(std::uint64_t capacity) {
+  ShmEnds ends({.capacity = capacity});
+  const std::uint64_t limits[] = {100, kBatchStep, ends.to_b().longest_in_batch() + kLine,
+                                  ends.to_b().longest_record() + kLine, 2 * capacity};
+  for (const std::uint64_t longest : limits) {
+    const std::uint64_t count = 3 * capacity / longest + 20;
+    const auto length = [&](std::uint64_t i) { return longest - i * 7 % 100; };
+    std::thread sender([&] {
+      ShmChannel& a = *ends.a;
+      CHECK_STATUS(take(a.sending, hang()), Status::ok);
+      for (std::uint64_t i = 0; i < count; ++i) {
+        Status status = a.put(text(i), length(i));
+        if (status == Status::timed_out) {
+          CHECK_STATUS(a.flush(Deadline::never()), Status::ok);
+          status = a.send(text(i), length(i), Deadline::never());
+        }
+        CHECK_STATUS(status, Status::ok);
+      }
+      CHECK_STATUS(a.flush(Deadline::never()), Status::ok);
+      a.sending.give();
+    });
+    Receiver receiver(*ends.b);
+    for (std::uint64_t i = 0; i < count; ++i) check_receives(receiver, i, length(i));
+    sender.join();
+    CHECK_STATUS(receiver.receive(Deadline::immediate()), Status::timed_out);
+  }
 }
 
 void a_flush_wakes() {
@@ -355,8 +402,11 @@ struct SteppedRecord {
   RingProducer producer{ends.to_a()};
   std::uint64_t published = 0;
 
+  // The peer's steps need not be this end's.
+  static constexpr std::uint64_t kStep = 4096;
+
   bool step() {
-    const std::uint64_t bytes = std::min<std::uint64_t>(kPublishStep, kTotal - published);
+    const std::uint64_t bytes = std::min(kStep, kTotal - published);
     if (published == 0) {
       producer.begin(RecordKind::data, kLength);
       std::memcpy(producer.payload(), text(1), kLength);
@@ -401,7 +451,7 @@ void a_record_is_copied_step_by_step() {
   CHECK(record.step());
   CHECK_STATUS(a.wait_message(Deadline::never()), Status::ok);
   CHECK_STATUS(a.read_message(message.data(), Deadline::immediate(), restart), Status::timed_out);
-  CHECK(a.copied() == kPublishStep - kRecordHeader);
+  CHECK(a.copied() == SteppedRecord::kStep - kRecordHeader);
   CHECK(!a.fits_in_place() && !a.message_complete());
   while (record.step()) {
     CHECK_STATUS(a.read_message(message.data(), Deadline::immediate(), restart), Status::timed_out);
@@ -410,6 +460,52 @@ void a_record_is_copied_step_by_step() {
   CHECK_STATUS(a.read_message(message.data(), Deadline::immediate(), restart), Status::ok);
   CHECK(!restart);
   CHECK(is_text(message.data(), message.size(), 1));
+}
+
+// The rest of a record is looked for shortly: what is there is copied, and nothing given back early.
+void a_record_is_read_soon() {
+  for (const bool whole : {true, false}) {
+    ShmEnds ends;
+    ShmChannel& a = *ends.a;
+    SteppedRecord record{ends};
+    std::vector<std::byte> message(SteppedRecord::kLength);
+    bool restart = true;
+    CHECK(record.step());
+    CHECK_STATUS(a.poll_message(), Status::ok);
+    CHECK(!a.read_soon(message.data()));
+    CHECK(a.copied() == SteppedRecord::kStep - kRecordHeader);
+    CHECK(!a.read_soon(message.data()));
+    CHECK(a.copied() == SteppedRecord::kStep - kRecordHeader);
+    CHECK(record.producer.room() == kCapacity - record.published);  // nothing given back
+    CHECK(record.step());
+    if (whole) {
+      CHECK(!record.step());
+      CHECK(a.read_soon(message.data()));
+    } else {
+      CHECK(!a.read_soon(message.data()));
+      CHECK(!record.step());
+      CHECK_STATUS(a.read_message(message.data(), Deadline::immediate(), restart), Status::ok);
+    }
+    CHECK(is_text(message.data(), message.size(), 1));
+    CHECK(record.producer.room() == kCapacity);
+    CHECK_STATUS(a.poll_message(), Status::timed_out);
+  }
+  // A stream is none of its business, and what is wrong is told by read_message().
+  ShmEnds ends;
+  std::vector<std::byte> message(SteppedRecord::kLength);
+  CHECK_STATUS(send_text(*ends.b, 1, 1'000'000, soon()), Status::timed_out);
+  CHECK_STATUS(ends.a->poll_message(), Status::ok);
+  CHECK(!ends.a->read_soon(message.data()));
+  CHECK(ends.a->copied() == 0);
+
+  ShmEnds lying;
+  SteppedRecord record{lying};
+  CHECK(record.step());
+  CHECK_STATUS(lying.a->poll_message(), Status::ok);
+  lying.to_a().words->written.store(1);
+  CHECK(!lying.a->read_soon(message.data()));
+  bool restart = false;
+  CHECK_STATUS(lying.a->read_message(message.data(), Deadline::never(), restart), Status::corrupt);
 }
 
 // --- closing
@@ -617,6 +713,36 @@ void an_end_in_the_middle_truncates(Leaves how) {
       [&] { CHECK_STATUS(ends.a->complete_message(Deadline::never()), Status::truncated); });
   completing.await_asleep();
   leave(ends, how);
+}
+
+// Wherever in a record its sender ends, nothing of it is received, by no kind of call.
+void an_end_between_any_two_steps_leaves_nothing(Leaves how) {
+  constexpr std::uint64_t kSteps = (SteppedRecord::kTotal - 1) / SteppedRecord::kStep + 1;
+  static_assert(kSteps > 2);
+  for (std::uint64_t steps = 0; steps < kSteps; ++steps) {
+    for (const bool read_soon : {false, true}) {
+      ShmEnds ends;
+      ShmChannel& a = *ends.a;
+      CHECK_STATUS(send_text(*ends.b, 7, 100), Status::ok);
+      SteppedRecord record{ends};
+      record.producer.advance(round_to_line(kRecordHeader + 100));  // behind what b sent
+      for (std::uint64_t i = 0; i < steps; ++i) CHECK(record.step());
+      leave(ends, how);
+      Receiver receiver(a);
+      check_receives(receiver, 7, 100);
+      const Status status = steps == 0 ? end_of(how) : Status::truncated;
+      if (read_soon && steps > 0) {
+        std::vector<std::byte> message(SteppedRecord::kLength);
+        CHECK_STATUS(a.wait_message(Deadline::never()), Status::ok);
+        CHECK(!a.message_complete());
+        CHECK(!a.read_soon(message.data()));
+        bool restart = false;
+        CHECK_STATUS(a.read_message(message.data(), Deadline::never(), restart), status);
+        CHECK_STATUS(a.complete_message(Deadline::never()), status);
+      }
+      for (int i = 0; i < 3; ++i) CHECK_STATUS(receiver.receive(Deadline::never()), status);
+    }
+  }
 }
 
 // A stream given up by a sender that then closes in order was never to be delivered; still the
@@ -893,7 +1019,8 @@ int main() {
     one_way(rounds(8000), 300'000, {.spin = spin});
   }
   one_way(rounds(20'000), 300'000, {.capacity = 1 << 20});
-  every_length_around_the_limits();
+  for (std::uint64_t capacity = kCapacity; capacity <= 16 * kCapacity; capacity *= 2)
+    every_length_around_the_limits(capacity);
   too_large_and_empty();
   goes_on_after_a_receive_gave_up();
 
@@ -908,11 +1035,16 @@ int main() {
 
   a_batch_shows_when_flushed();
   a_long_batch_shows_before();
+  for (const std::uint64_t capacity : {kCapacity, 2 * kCapacity, 16 * kCapacity}) {
+    a_batch_takes_what_fits_a_record(capacity);
+    a_batch_longer_than_its_ring_arrives(capacity);
+  }
   a_flush_wakes();
 
   a_loan_is_written_in_place();
   a_record_is_complete_after_its_last_step();
   a_record_is_copied_step_by_step();
+  a_record_is_read_soon();
 
   for (const Nanoseconds spin : {Nanoseconds{0}, kSpin}) {
     close_wakes_everyone(spin);
@@ -928,6 +1060,7 @@ int main() {
     the_end_of_the_peer_wakes(how, kSpin);
     the_end_of_the_peer_wakes_a_stream(how);
     an_end_in_the_middle_truncates(how);
+    an_end_between_any_two_steps_leaves_nothing(how);
     for (const std::uint64_t length : {std::uint64_t{0}, std::uint64_t{1000}, kLongestRecord}) {
       for (const bool read_before : {false, true}) {
         sends_to_nobody_end(how, length, false, read_before);

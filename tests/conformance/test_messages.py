@@ -177,6 +177,14 @@ def test_send_many_of_mixed_sizes(flow: Flow) -> None:
         assert [flow.receiver.recv(timeout=SOON) for _ in messages] == messages
 
 
+@pytest.mark.parametrize("size", [100, 4096, 16_384, 16_385, RING // 2 - 16, RING // 2 - 15, RING])
+def test_send_many_of_more_than_the_ring_holds(make_pair: MakePair, size: int) -> None:
+    sender, receiver = make_pair({"ring_size": RING}, {})
+    messages = [NOISE[i : i + size - i % 3] for i in range(3 * RING // size + 10)]
+    with running(lambda: sender.send_many(messages, timeout=SOON)):
+        assert [receiver.recv(timeout=SOON) for _ in messages] == messages
+
+
 def test_send_many_with_something_else_in_it_sends_nothing(flow: Flow) -> None:
     for wrong in ("text", 5, None):
         with pytest.raises(TypeError):

@@ -68,12 +68,12 @@ def send_with_pauses(url: str, count: int) -> None:
         hear()
 
 
-def send_on_and_on(url: str) -> None:
-    """Sends until it is killed."""
+def send_on_and_on(url: str, step: int = 80) -> None:
+    """Sends until it is killed, each message longer than the last by ``step``, up to a hundred."""
     with proclink.connect(url, timeout=LONG) as link:
         number = 0
         while True:
-            link.send(numbered(number, 8 + number % 100 * 80), timeout=LONG)
+            link.send(numbered(number, 8 + number % 100 * step), timeout=LONG)
             number += 1
 
 

@@ -127,23 +127,25 @@ def test_an_exit_without_a_signal(url: str, then: str, error: type[proclink.Proc
         assert child.wait() == 0
 
 
-@pytest.mark.parametrize("taken", [0, 1, 500, 3000])
-def test_killed_in_the_middle_of_a_stream(url: str, taken: int) -> None:
+@pytest.mark.parametrize(
+    ("taken", "step"), [(0, 80), (1, 80), (500, 80), (3000, 80), (1, 3000), (70, 3000), (170, 3000)]
+)
+def test_killed_in_the_middle_of_a_stream(url: str, taken: int, step: int) -> None:
     with (
         proclink.listen(url) as listener,
-        Child(roles.send_on_and_on, listener.address) as child,
+        Child(roles.send_on_and_on, listener.address, step) as child,
         listener.accept(timeout=SOON) as link,
     ):
         number = 0
         while number < taken:
-            assert link.recv(timeout=SOON) == numbered(number, 8 + number % 100 * 80)
+            assert link.recv(timeout=SOON) == numbered(number, 8 + number % 100 * step)
             number += 1
         child.kill()
         rest: list[bytes] = []
         with pytest.raises(proclink.PeerLost):  # perhaps MessageTruncated, which is one
             again_and_again(lambda: rest.append(link.recv(timeout=SOON)))
         for message in rest:
-            assert message == numbered(number, 8 + number % 100 * 80)
+            assert message == numbered(number, 8 + number % 100 * step)
             number += 1
 
 
