@@ -117,6 +117,15 @@ class DirectionLock {
     return true;
   }
 
+  // The same without a wait: false as well while another thread is inside.
+  bool try_take_to_close() {
+    const std::lock_guard guard(mutex_);
+    const std::uint64_t seen = word_.load(std::memory_order_acquire);
+    if (owner(seen) != 0 && (seen & kLeased) == 0) return false;
+    word_.store(owned_by(this_thread()) | kClosed, std::memory_order_relaxed);
+    return true;
+  }
+
   // The view or loan is back: the caller holds the lock again. False when closing took it.
   bool end_lease() {
     const std::lock_guard guard(mutex_);

@@ -8,6 +8,7 @@ one had sent was received: nothing that came is lost, and no answer goes to some
 from __future__ import annotations
 
 import threading
+import time
 
 from proclink import _core
 from proclink.transports._contract import Channel, Connection
@@ -86,8 +87,12 @@ class Channels:
             self._connections = [c for c in self._connections if c.channel is not channel]
         channel.close()
 
-    def close(self) -> bool:
-        """Closes every channel and wakes every waiter. ``False`` when that was done before."""
+    def close(self, timeout: float | None = 0.0) -> bool:
+        """Closes every channel and wakes every waiter. ``False`` when that was done before.
+
+        Args:
+            timeout: Seconds that all the goodbyes together may take, ``None`` without an end.
+        """
         with self.lock:
             if self._closed:
                 return False
@@ -96,8 +101,14 @@ class Channels:
         self.sending.close()
         self.receiving.close()
         self.changes.advance()
-        for connection in connections:
-            connection.channel.close()
+        end = None if timeout is None else time.monotonic() + timeout
+        try:
+            while connections:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                connections.pop(0).channel.close(left)
+        finally:  # a signal handler raised: nobody is waited for any more
+            for connection in connections:
+                connection.channel.close()
         return True
 
     @property

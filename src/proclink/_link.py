@@ -404,7 +404,7 @@ class Link:
         if self._corrupt is not None:
             raise disconnection(_core.CORRUPT, self._url, self._corrupt, sent)
         if self._channels.closed or (status == _core.CLOSED and not self._channels.waits):
-            raise LinkClosed(f"the link {self._url} is closed")
+            raise LinkClosed(f"the link {self._url} is closed", sent)
 
     def _ended(self, channel: Channel, status: int, sent: int = 0) -> Disconnected:
         """Notes that a channel ended; the error that this is."""
@@ -488,18 +488,34 @@ class Link:
             "a link has no file descriptor to wait on; use recv(timeout=...) in a thread"
         )
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = 1.0) -> None:
         """Says goodbye, ends every call in progress, frees everything. Again does nothing.
 
-        What was sent before still reaches the peer; on ``tcp`` not always one that goes on sending
-        without reading, because TCP then resets the connection (RFC 2525, 2.17). Messages not yet
-        received are dropped. Views stay readable until they are released.
+        What was sent before still reaches the peer, which then hears :class:`PeerClosed`. A message
+        that a call of another thread was sending is given up: its call raises :class:`LinkClosed`,
+        and the peer drops it. Messages not yet received are dropped. Views stay readable until they
+        are released.
+
+        On ``tcp``, what was sent does not always reach a peer that goes on sending without reading,
+        because TCP then resets the connection (RFC 2525, 2.17).
+
+        Args:
+            timeout: Seconds to wait for a peer that does not read: for the rest of a message that
+                was begun and the goodbye, and on ``tcp`` for what was sent before; ``None`` for
+                ever. Most often no wait is needed. A peer that took longer hears
+                :class:`MessageTruncated` or, where no message was begun, :class:`PeerLost`.
         """
-        if self._forked or not self._channels.close():
+        check_timeout(timeout)
+        if self._forked:
             return
-        if self._endpoint is not None:
-            self._endpoint.close()
-        self._log.info("closed %s", self._url)
+        first = True
+        try:
+            first = self._channels.close(timeout)
+        finally:  # also when a signal handler raised
+            if first and self._endpoint is not None:
+                self._endpoint.close()
+        if first:
+            self._log.info("closed %s", self._url)
 
     def __enter__(self) -> Self:
         return self
