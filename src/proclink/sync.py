@@ -64,6 +64,7 @@ def connect(
     *,
     timeout: float | None = 10.0,
     max_message: int = 64 * MEBIBYTE,
+    max_ring_size: int = 256 * MEBIBYTE,
     spin: Spin = "auto",
     handshake_timeout: float = 5.0,
     logger: logging.Logger | None = None,
@@ -73,12 +74,14 @@ def connect(
     Args:
         url: See :func:`bind`, which also tells the other arguments.
         timeout: Seconds to wait for the server to appear, ``None`` for ever, 0 to try once.
+        max_ring_size: On ``shm``, the largest ``ring_size`` of the server to adopt, in bytes.
 
     Raises:
         NoServer: No server answered in time.
         Busy: The address is a one-to-one end and has its peer.
         PeerRefused: One end runs as a user the other does not allow.
-        HandshakeFailed: What listens there does not speak proclink.
+        HandshakeFailed: What listens there does not speak proclink, or its rings are larger than
+            ``max_ring_size``.
         VersionMismatch: It speaks another version of it.
         AddressError: The URL makes no sense.
 
@@ -88,7 +91,7 @@ def connect(
         ...     reply = link.recv(timeout=1.0)
     """
     check_timeout(timeout)
-    options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger)
+    options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger, max_ring_size)
     address = _address.parse(url)
     connection = transport_for(address).connect(address, options, timeout)
     options.logger.info("connected to %s: %s", url, connection.peer)
@@ -121,7 +124,8 @@ def _options(
     spin: Spin,
     handshake_timeout: float,
     logger: logging.Logger | None,
+    max_ring_size: int = 256 * MEBIBYTE,
 ) -> Options:
     if logger is None:
         logger = logging.getLogger("proclink")
-    return Options(max_message, ring_size, spin, handshake_timeout, logger)
+    return Options(max_message, ring_size, spin, handshake_timeout, logger, max_ring_size)

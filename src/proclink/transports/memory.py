@@ -180,7 +180,7 @@ class MemoryChannel:
     def has_message(self) -> bool:
         return bool(self._incoming.messages)
 
-    def close(self, timeout: float | None = 0.0) -> None:  # noqa: ARG002 - nothing is begun here
+    def close(self, timeout: float | None = 0.0) -> None:
         self.closed = True
         self._outgoing.sender_closed = True
         self._incoming.receiver_closed = True

@@ -118,11 +118,17 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
         try:
             if not all(map(_core.is_doorbell, descriptors[1:])):
                 raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
+            if welcome.ring_size > options.max_ring_size:
+                raise HandshakeFailed(
+                    f"the server at {address} has rings of {welcome.ring_size} bytes, more than "
+                    f"the {options.max_ring_size} of max_ring_size="
+                )
             try:
                 segment = _core.attach_segment(descriptors[0], welcome.ring_size)
             except (OSError, ValueError) as error:
                 raise HandshakeFailed(
-                    f"the memory that {address} sent is not sealed memory of the agreed size"
+                    f"the memory that {address} sent is not sealed and allocated memory of the "
+                    "agreed size"
                 ) from error
             ready(sock, _Shm.number, address)
             peer_data, peer_space, own_data, own_space = descriptors[1:]
