@@ -198,7 +198,8 @@ Status send(Channel& channel, const void* message, std::size_t length, Deadline 
   if (status != Status::ok) return status;
   status = channel.try_send(message, length);
   if (status == Status::timed_out) status = channel.send(message, length, deadline);
-  return leave(channel, channel.sending, status);
+  status = leave(channel, channel.sending, status);
+  return status == Status::peer_lost ? channel.how_it_ended() : status;
 }
 
 template <class Channel>
