@@ -120,7 +120,7 @@ class StreamChannel : public Directions {
   Status settle(Deadline deadline);
   Status end_close(Interruption interruption);
   Status say_goodbye(Interruption interruption, bool& receiving_taken);
-  bool write_goodbye();
+  Status write_goodbye();
   int closing_bell();
   void release_handles();
   bool is_tcp() const;

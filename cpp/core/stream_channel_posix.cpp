@@ -517,24 +517,32 @@ void StreamChannel::finish_close() {
   if (claim_close()) end_close(Interruption());
 }
 
-// Puts into the socket what it takes now of the frame that was given up and of the goodbye. True
-// when all of it is there.
-bool StreamChannel::write_goodbye() {
+// Puts into the socket what it takes now of the frame that was given up and of the goodbye: ok when
+// all of it is there, timed_out when there is no more room, peer_lost when there is nobody.
+Status StreamChannel::write_goodbye() {
+  // settle() cannot tell the last two apart, because this end is closed; the system's error can.
+  const auto why = [] {
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? Status::timed_out
+                                                                     : Status::peer_lost;
+  };
   settle(Deadline::immediate());
-  if (unsent_ > 0) return false;
+  if (unsent_ > 0) return why();
   std::byte goodbye[kFrameHeader + kCommitByte];
   make_frame(goodbye, FrameKind::goodbye, nullptr, 0);
   const ssize_t count = ::send(socket_, goodbye + goodbye_sent_, sizeof goodbye - goodbye_sent_,
                                MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (count > 0) goodbye_sent_ += static_cast<std::size_t>(count);
-  return goodbye_sent_ == sizeof goodbye;
+  if (count < 0) return why();
+  goodbye_sent_ += static_cast<std::size_t>(count);
+  return goodbye_sent_ == sizeof goodbye ? Status::ok : Status::timed_out;
 }
 
 // With the sending direction. A peer that waits for room itself before it reads gets that room: what
 // comes is taken off the socket, as soon as no thread of this end receives any more, whose
 // direction is taken then.
 Status StreamChannel::say_goodbye(Interruption interruption, bool& receiving_taken) {
-  if (std::exchange(goodbye_tried_, true) || write_goodbye()) return Status::ok;
+  if (std::exchange(goodbye_tried_, true)) return Status::ok;
+  Status status = write_goodbye();
+  if (status != Status::timed_out) return status;
   // The socket is full of what the peer has not read: a larger buffer has room for the goodbye. The
   // kernel doubles what it is given, up to a limit (socket(7)).
   int size = 0;
@@ -543,18 +551,19 @@ Status StreamChannel::say_goodbye(Interruption interruption, bool& receiving_tak
     ::setsockopt(socket_, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
   bool writable = false;
   for (;;) {
-    const std::uint64_t before = unsent_ + goodbye_sent_;
-    if (write_goodbye()) return Status::ok;
-    // Room that takes nothing is that of a socket whose peer is gone.
-    if (writable && unsent_ + goodbye_sent_ == before) return Status::peer_lost;
+    const std::uint64_t before = unsent_;
+    status = write_goodbye();
+    if (status != Status::timed_out) return status;
+    // TCP calls a socket writable now and then that takes nothing.
+    const bool stalled = writable && unsent_ == before;
     const Deadline deadline = closing_until();
     if (deadline.passed()) return Status::timed_out;
     receiving_taken = receiving_taken || receiving.try_take_to_close();
     if (receiving_taken) discard_input();
-    pollfd watched{socket_, static_cast<short>(POLLOUT | kPeerEnded | (receiving_taken ? POLLIN : 0)),
-                   0};
+    const int events = (stalled ? 0 : POLLOUT) | kPeerEnded | (receiving_taken ? POLLIN : 0);
+    pollfd watched{socket_, static_cast<short>(events), 0};
     Deadline next = interruption.next_look(deadline);
-    if (!receiving_taken && next.remaining() > kLookWithoutBell)
+    if ((stalled || !receiving_taken) && next.remaining() > kLookWithoutBell)
       next = Deadline::after(kLookWithoutBell);
     ::poll(&watched, 1, poll_timeout(next));
     if ((watched.revents & (kPeerEnded | POLLERR | POLLHUP)) != 0) return Status::peer_lost;
