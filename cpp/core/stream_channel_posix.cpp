@@ -590,6 +590,11 @@ Status StreamChannel::end_close(Interruption interruption) {
     return status;
   }
   if (tcp && status == Status::ok && usable() == Status::ok) status = linger(interruption);
+  if (tcp && usable() != Status::ok) {
+    // Or the system would keep megabytes for a peer that will never read them, for a minute.
+    const ::linger drop{1, 0};
+    ::setsockopt(socket_, SOL_SOCKET, SO_LINGER, &drop, sizeof drop);
+  }
   ::shutdown(socket_, SHUT_RDWR);
   discard_input();
   {
