@@ -18,6 +18,9 @@ import pytest
 PRODUCT = ("transport", "make_pair", "flow")
 """The fixtures that are multiplied. The last two, with two parameters each, take turns."""
 
+ROUNDS = {"all": 200, "rotated": 3, "smoke": 1}
+"""How often a test repeats what comes out by chance (the fixture ``rounds``)."""
+
 REACHING = ("transport", "scheme", "url")
 """The fixtures and parameters that say over which transport a test goes."""
 
@@ -29,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="rotated",
         help="the whole product; every case once a transport; or every test once a transport",
     )
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often to repeat what comes out by chance."""
+    return ROUNDS[request.config.getoption("cases")]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -143,9 +143,16 @@ class ChannelObject {
   int handle() const { return channel_.handle(); }
   const char* violation() const { return channel_.violation(); }
   int last_error() const { return channel_.last_error(); }
-  void close() {
-    const WithoutGil released;
-    channel_.close();
+  void close(nb::handle seconds) {
+    Timeout timeout;
+    if (!timeout.parse(seconds.ptr())) throw nb::python_error();
+    const Deadline deadline = timeout.deadline();
+    Status status;
+    {
+      const WithoutGil released;
+      status = channel_.close(deadline);
+    }
+    if (status == Status::interrupted) throw nb::python_error();
   }
   void abandon() { channel_.abandon(); }
 
@@ -191,12 +198,12 @@ class ChannelObject {
     return body();
   }
 
-  // A sender only learns that the peer is gone. Whether it said goodbye stands in the other
-  // direction, unless somebody is receiving there, who will be told.
+  // A sender only learns that the peer is gone.
   Status how_it_went(Status status) {
-    if (status != Status::peer_lost || !channel_.receiving.try_take()) return status;
-    const Turn turn(channel_.receiving);
-    return channel_.goodbye_is_waiting() ? Status::peer_closed : status;
+    if (status != Status::peer_lost) [[likely]]
+      return status;
+    const WithoutGil released;
+    return channel_.how_it_ended();
   }
 
   // All of it without the GIL: a thread that waited for it here would keep the others from sending.

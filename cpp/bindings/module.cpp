@@ -140,7 +140,7 @@ void define_channel(nb::class_<Object>& type) {
       .def("recv_into", &Object::recv_into, "target"_a, "timeout"_a.none())
       .def("peer_alive", &Object::peer_alive)
       .def("has_message", &Object::has_message)
-      .def("close", &Object::close)
+      .def("close", &Object::close, "timeout"_a.none() = nb::float_(0.0))
       .def("abandon", &Object::abandon)
       .def_prop_ro("closed", &Object::is_closed)
       .def_prop_ro("receive_leaser", &Object::receive_leaser)

@@ -74,6 +74,8 @@ class DirectionLock {
   //   closed, interrupted
   Status take(Deadline deadline, Interruption interruption) {
     if (try_take()) return Status::ok;
+    // Before the mutex, which may be locked for good in a forked child: see abandon().
+    if ((word_.load(std::memory_order_acquire) & kClosed) != 0) return Status::closed;
     std::unique_lock guard(mutex_);
     Waiter self{this_thread()};
     Status status = may_wait(self, deadline);
@@ -104,14 +106,18 @@ class DirectionLock {
   void abandon() { word_.fetch_or(kClosed, std::memory_order_relaxed); }
 
   // After close(): waits until no thread is inside, and takes the lock; also from a lease. False
-  // when this very thread is inside, in a call that this one interrupted.
-  bool take_to_close() {
+  // when this very thread is inside, in a call that this one interrupted, and at the deadline.
+  bool take_to_close(Deadline deadline = Deadline::never()) {
     std::unique_lock guard(mutex_);
     for (;;) {
       const std::uint64_t seen = word_.load(std::memory_order_acquire);
       if (owner(seen) == 0 || (seen & kLeased) != 0) break;
-      if (owner(seen) == this_thread()) return false;
-      closer_.wait(guard);
+      if (owner(seen) == this_thread() || deadline.passed()) return false;
+      if (deadline.is_never()) {
+        closer_.wait(guard);
+      } else {
+        closer_.wait_for(guard, std::chrono::nanoseconds(deadline.remaining()));
+      }
     }
     word_.store(owned_by(this_thread()) | kClosed, std::memory_order_relaxed);
     return true;
@@ -275,7 +281,7 @@ class DirectionLock {
   std::mutex mutex_;
   Waiter* first_ = nullptr;         // the longest waiting
   bool told_ = false;               // a waiter told of the present lease
-  std::condition_variable closer_;  // at most one waits
+  std::condition_variable closer_;  // whoever closes
 };
 
 }  // namespace proclink

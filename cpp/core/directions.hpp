@@ -3,14 +3,15 @@
 
 #include <atomic>
 
+#include "clock.hpp"
 #include "direction_lock.hpp"
 
 namespace proclink {
 
 // A channel derives from this. It closes in three steps:
 //   mark_closed()  nobody comes in any more; then the channel wakes those that wait inside
-//   take_both()    waits until they have left
-//   the channel says goodbye and lets go of its handles
+//   both directions are taken, when they have left
+//   the channel says goodbye, for which it may wait until closing_until(), and lets go of its handles
 // A thread that closes the channel out of a call of its own (from a signal handler that interrupted
 // it) cannot wait for itself. Then the rest is owed, and whoever leaves the channel next does it:
 // see finish_close() of the channels.
@@ -21,12 +22,13 @@ class Directions {
 
   bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   // Whether finish_close() has to be called by whoever has just left.
-  bool owes_close() const { return owed_.load(std::memory_order_acquire); }
+  bool owes_close() const { return owed_.load(std::memory_order_seq_cst); }
 
  protected:
   // False when that was done before.
-  bool mark_closed() {
+  bool mark_closed(Deadline goodbye) {
     if (closed_.exchange(true, std::memory_order_seq_cst)) return false;
+    goodbye_ = goodbye;
     sending.close();
     receiving.close();
     return true;
@@ -38,22 +40,33 @@ class Directions {
     receiving.abandon();
   }
 
-  // Claims what is owed, for one caller.
-  bool claim_close() { return owed_.exchange(false, std::memory_order_acq_rel); }
+  // Until when the closing thread may wait to say goodbye. For that thread alone: it marked the
+  // channel, or claimed what is owed.
+  Deadline closing_until() const { return goodbye_; }
 
-  // False when this very thread is inside one of them: the close is owed again.
-  bool take_both() {
-    if (sending.take_to_close()) {
-      if (receiving.take_to_close()) return true;
-      sending.give();
-    }
-    owed_.store(true, std::memory_order_release);
-    return false;
+  // How long a closing thread waits for those inside, which were woken and come out at once, unless
+  // one of them waits for the closing thread itself.
+  static Deadline for_those_inside() {
+    constexpr Nanoseconds kLongest = 1'000'000'000;
+    return Deadline::after(kLongest);
+  }
+
+  // The steps of an ending, in this order: announce_end(); take the directions, `sending` first; then
+  // what is_ended() guards; note_end(). Where a direction cannot be taken, the rest is owed: whoever
+  // leaves it later sees that, because it was announced before the attempt (both seq_cst).
+  void announce_end() { owed_.store(true, std::memory_order_seq_cst); }
+  // With `sending`.
+  bool is_ended() const { return ended_; }
+  void note_end() {
+    ended_ = true;
+    owed_.store(false, std::memory_order_seq_cst);
   }
 
  private:
   std::atomic<bool> closed_{false};
   std::atomic<bool> owed_{false};
+  bool ended_ = false;
+  Deadline goodbye_ = Deadline::immediate();
 };
 
 }  // namespace proclink

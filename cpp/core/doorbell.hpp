@@ -26,8 +26,10 @@ class Doorbell {
   // Whether a handle received from a peer is one of a doorbell.
   static bool is_one(Handle handle);
 
-  void ring() const;
-  void drain() const;  // forgets every ring so far; never blocks
+  // Neither blocks, whatever the peer, who has the same descriptor, made of it. ring() is false when
+  // the peer made the doorbell one that blocks.
+  bool ring() const;
+  void drain() const;  // forgets every ring so far
   void close();
   Handle handle() const { return handle_; }
   Handle release() { return std::exchange(handle_, kNone); }  // to the caller

@@ -28,12 +28,17 @@ class PeerWatch {
   Woken sleep(const Doorbell& doorbell, Deadline deadline) const;
   bool peer_gone() const;
   void say_goodbye() const;  // ends the control socket for both sides
+  // Ends every sleep of this end, for good, and tells the peer nothing. To sleep again, the closing
+  // thread says that from then on only the hang-up of the peer counts.
+  void wake_own() const;
+  void expect_only_hangup() { only_hangup_ = true; }
   void close();
   Handle control() const { return control_; }
 
  private:
   Handle control_;
   Handle process_;
+  bool only_hangup_ = false;
 };
 
 }  // namespace proclink

@@ -22,7 +22,8 @@ class Segment {
   static std::shared_ptr<Segment> create(std::uint64_t capacity, Handle& handle,
                                          SystemError& error);
 
-  // Maps memory received from a peer after checking that it cannot shrink and has the right size.
+  // Maps memory received from a peer after checking that it cannot shrink, has the right size and is
+  // all allocated: what is not would be taken by this process, page by page as it is mapped.
   static std::shared_ptr<Segment> attach(Handle handle, std::uint64_t capacity,
                                          SystemError& error);
 

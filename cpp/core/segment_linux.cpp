@@ -63,8 +63,10 @@ std::shared_ptr<Segment> Segment::attach(Handle handle, std::uint64_t capacity,
     error = {EPERM, "fcntl(F_GET_SEALS)"};
     return nullptr;
   }
+  constexpr std::uint64_t kStatBlock = 512;  // whatever the file system's own blocks
   if (::fstat(handle, &status) != 0 ||
-      static_cast<std::uint64_t>(status.st_size) != file_size(capacity)) {
+      static_cast<std::uint64_t>(status.st_size) != file_size(capacity) ||
+      static_cast<std::uint64_t>(status.st_blocks) * kStatBlock < file_size(capacity)) {
     error = {EINVAL, "fstat"};
     return nullptr;
   }

@@ -5,6 +5,11 @@
 #include <utility>
 
 namespace proclink {
+namespace {
+
+constexpr const char* kBlockingDoorbell = "it made a doorbell block";
+
+}  // namespace
 
 ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells own,
                        Doorbells peer, PeerWatch watch, const Limits& limits,
@@ -13,7 +18,7 @@ ShmChannel::ShmChannel(std::shared_ptr<Segment> segment, bool creator, Doorbells
       tx_(segment_->ring(creator ? 0 : 1)),
       rx_(segment_->ring(creator ? 1 : 0), limits.max_receive),
       limits_(limits),
-      longest_try_(std::min(limits.max_send, tx_.ring().longest_record())),
+      try_below_(std::min(limits.max_send, tx_.ring().longest_record()) + 1),
       send_spin_(limits.spin),
       receive_spin_(limits.spin),
       own_(std::move(own)),
@@ -30,7 +35,7 @@ template <class Ready>
 Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
                         AdaptiveSpin& spin, int pauses, Deadline deadline) {
   if (deadline.is_immediate()) {
-    if (is_closed()) return Status::closed;
+    if (stopped()) return Status::closed;
     if (!watch_.peer_gone()) return Status::timed_out;
     return ready() ? Status::ok : Status::peer_lost;
   }
@@ -42,27 +47,36 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
     }
     // A signal that came during the spin will not interrupt the sleep.
     if (interruption_.came()) return Status::interrupted;
+    if (stopped()) return Status::closed;
   }
   const Nanoseconds start = spin.enabled() ? now() : 0;
-  for (;;) {
+  constexpr unsigned kRings = 64;
+  for (unsigned rings = 1;; ++rings) {
     // seq_cst, and again in ready(): partners are publish()/release() and take_down() of the peer.
     state.store(kAsleep, std::memory_order_seq_cst);
     if (ready()) break;
-    if (is_closed()) return Status::closed;  // close() sets the flag for good
+    if (stopped()) return Status::closed;  // close() wakes whoever looked before
     Woken woken = watch_.sleep(doorbell, interruption_.next_look(deadline));
     if (woken == Woken::timed_out && !deadline.passed()) woken = Woken::signal;
     if (woken == Woken::doorbell) {
       doorbell.drain();
       if (spin.enabled() && !is_closed()) spin.ended_in_sleep(now() - start);
-      if (!deadline.passed()) continue;
-      woken = Woken::timed_out;  // however often the peer rings
+      // However often the peer rings: a sleep that always ends at once is interrupted by nothing.
+      if (deadline.passed()) {
+        woken = Woken::timed_out;
+      } else if (rings % kRings == 0) {
+        woken = Woken::signal;
+      } else {
+        continue;
+      }
     }
     if (woken == Woken::signal) {
-      if (interruption_.came()) {
-        state.store(kAwake, std::memory_order_seq_cst);
-        return Status::interrupted;
-      }
-      continue;
+      const bool stop = interruption_.came();
+      // The handler closed, or it forked and this is the child, which has no ring any more.
+      if (stopped()) return Status::closed;
+      if (!stop) continue;
+      state.store(kAwake, std::memory_order_seq_cst);
+      return Status::interrupted;
     }
     if (woken == Woken::failed) {
       last_error_ = errno;
@@ -73,7 +87,7 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
     const bool more = ready();
     state.store(kAwake, std::memory_order_seq_cst);
     if (more) return Status::ok;
-    if (is_closed()) return Status::closed;
+    if (stopped()) return Status::closed;
     return woken == Woken::timed_out ? Status::timed_out : Status::peer_lost;
   }
   // A peer that took the flag down meanwhile has rung or will ring: the next sleep then ends at
@@ -82,9 +96,17 @@ Status ShmChannel::wait(Ready ready, std::atomic<std::uint32_t>& state, const Do
   return Status::ok;
 }
 
-Status ShmChannel::ended(bool clean) const {
-  if (message_begun_) return Status::truncated;
-  return clean ? Status::peer_closed : Status::peer_lost;
+// The peer is gone: how, is found out once, by whichever direction sees it first, and stays so. What
+// it had sent can still be received; nothing is sent any more.
+Status ShmChannel::peer_ended() {
+  // This end's own close looks the same to the watch.
+  if (stopped()) return Status::closed;
+  const Status how =
+      tx_.peer_is_closed() || rx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
+  Status known = Status::ok;
+  if (!ended_.compare_exchange_strong(known, how, std::memory_order_relaxed)) return known;
+  try_below_.store(0, std::memory_order_relaxed);
+  return how;
 }
 
 Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
@@ -93,8 +115,7 @@ Status ShmChannel::wait_for_room(std::uint64_t bytes, Deadline deadline) {
     const Status status =
         wait(ready, tx_.ring().words->producer_state, own_.space, send_spin_,
              kPausesForRoom, deadline);
-    if (status == Status::peer_lost)
-      return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
+    if (status == Status::peer_lost) return peer_ended();
     if (status != Status::ok) return status;
   }
   return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::ok;
@@ -111,8 +132,8 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
     const Status status = wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
                                pauses, deadline);
     if (status == Status::peer_lost) {
-      note_peer_gone();
-      return ended(rx_.peer_is_closed());
+      const Status how = peer_ended();
+      return message_begun_ && how != Status::closed ? Status::truncated : how;
     }
     if (status != Status::ok) return status;
   }
@@ -122,7 +143,7 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
 // --- sending ---------------------------------------------------------------------------------------
 
 Status ShmChannel::after_publish(PeerWas peer) {
-  if (peer == PeerWas::asleep) peer_.data.ring();
+  if (peer == PeerWas::asleep && !peer_.data.ring()) return corrupt(kBlockingDoorbell);
   const std::uint64_t unread = tx_.unread();
   tx_.room();
   if (tx_.corrupt()) return corrupt("the peer's position is outside the ring");
@@ -131,10 +152,10 @@ Status ShmChannel::after_publish(PeerWas peer) {
   const bool moved = unread >= liveness_mark_ && tx_.unread() < unread;
   liveness_mark_ = tx_.unread() + kLivenessStep;
   if (peer != PeerWas::closed && (moved || !watch_.peer_gone())) return Status::ok;
-  // It may have taken this message and gone then.
+  const Status how = peer_ended();
+  // It may have taken this message and gone then. And what is published before this end closes counts.
   tx_.room();
-  if (tx_.unread() == 0) return Status::ok;
-  return tx_.peer_is_closed() ? Status::peer_closed : Status::peer_lost;
+  return tx_.unread() == 0 || how == Status::closed ? Status::ok : how;
 }
 
 Status ShmChannel::write_in_steps(const std::byte* message, std::size_t length,
@@ -165,6 +186,7 @@ Status ShmChannel::write_in_steps(const std::byte* message, std::size_t length,
 Status ShmChannel::send(const void* message, std::size_t length, Deadline deadline) {
   if (is_closed()) return Status::closed;
   if (length > limits_.max_send) return Status::too_large;
+  if (usable() != Status::ok) return usable();
   Status status = settle(deadline);
   if (status != Status::ok) return status;
   if (length > tx_.ring().longest_record())
@@ -235,6 +257,7 @@ Status ShmChannel::settle(Deadline deadline) {
 
 Status ShmChannel::put(const void* message, std::size_t length) {
   if (length > limits_.max_send) return Status::too_large;
+  if (usable() != Status::ok) return usable();
   const std::uint64_t bytes = round_to_line(kRecordHeader + length);
   if (length > tx_.ring().longest_in_batch() || mark_owed_ || !tx_.has_room(bytes))
     return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::timed_out;
@@ -245,11 +268,14 @@ Status ShmChannel::put(const void* message, std::size_t length) {
   return (tx_.position() & (kBatchStep - 1)) < bytes ? publish() : Status::ok;
 }
 
-Status ShmChannel::flush(Deadline) { return publish(); }
+Status ShmChannel::flush(Deadline) {
+  return usable() == Status::ok ? publish() : usable();
+}
 
 Status ShmChannel::loan(std::size_t length, Deadline deadline, std::byte*& room) {
   if (is_closed()) return Status::closed;
   if (length > limits_.max_send) return Status::too_large;
+  if (usable() != Status::ok) return usable();
   Status status = settle(deadline);
   if (status == Status::ok)
     status = wait_for_room(round_to_line(kRecordHeader + length), deadline);
@@ -258,6 +284,7 @@ Status ShmChannel::loan(std::size_t length, Deadline deadline, std::byte*& room)
 }
 
 Status ShmChannel::commit_loan(std::size_t length) {
+  if (usable() != Status::ok) return usable();
   tx_.begin(RecordKind::data, length);
   tx_.advance(round_to_line(kRecordHeader + length));
   return publish();
@@ -370,31 +397,50 @@ bool ShmChannel::peer_alive() {
   const std::lock_guard guard(handles_);
   if (is_closed()) return false;
   if (!watch_.peer_gone()) return true;
-  note_peer_gone();
+  peer_ended();
   return false;
 }
 
-// Nobody takes this flag down any more but our own next send, which then looks for itself whether
-// the peer is there (see after_publish) instead of filling the ring for nobody.
-void ShmChannel::note_peer_gone() {
-  std::uint32_t awake = kAwake;
-  tx_.ring().words->consumer_state.compare_exchange_strong(awake, kAsleep);
-}
-
-void ShmChannel::close() {
-  if (!mark_closed()) return;
-  own_.data.ring();
-  own_.space.ring();
-  if (take_both()) end_close();
+Status ShmChannel::close(Deadline goodbye) {
+  if (!mark_closed(goodbye)) return Status::ok;
+  // Not by the own doorbells: the peer could take the ring away.
+  watch_.wake_own();
+  return end_close(interruption_, for_those_inside());
 }
 
 void ShmChannel::finish_close() {
-  if (claim_close() && take_both()) end_close();
+  // The call that leaves has its outcome already, so nothing interrupts this; and it waits for nobody:
+  // what it cannot end is ended by those that are still inside.
+  if (owes_close()) end_close(Interruption(), Deadline::immediate());
 }
 
-void ShmChannel::end_close() {
-  // A stream that was given up gets its end where there is room for it.
-  settle(Deadline::immediate());
+// A stream that was given up gets its end, where the peer makes room for it in time. A peer that
+// waits for room itself before it reads gets that room: what it sent is dropped.
+Status ShmChannel::finish_stream() {
+  closing_ = true;
+  constexpr Nanoseconds kLook = 10'000'000;
+  for (;;) {
+    if (rx_.refresh() || rx_.available() > 0) give_back(rx_.available());
+    const Deadline deadline = closing_until();
+    const bool last = deadline.remaining() <= kLook;
+    const Status status = settle(last ? deadline : Deadline::after(kLook));
+    if (status != Status::timed_out || last) return status;
+  }
+}
+
+Status ShmChannel::end_close(Interruption interruption, Deadline patience) {
+  announce_end();
+  if (!sending.take_to_close(patience)) return Status::ok;
+  if (is_ended() || !receiving.take_to_close(patience)) {
+    sending.give();
+    return Status::ok;
+  }
+  interruption_ = interruption;
+  {
+    const std::lock_guard guard(handles_);
+    watch_.expect_only_hangup();
+  }
+  const Status status = mark_owed_ && usable() == Status::ok ? finish_stream() : Status::ok;
   // Before the control socket ends: a peer that sees its end then also sees that it was meant.
   tx_.ring().words->producer_state.store(kClosed, std::memory_order_seq_cst);
   rx_.ring().words->consumer_state.store(kClosed, std::memory_order_seq_cst);
@@ -404,8 +450,10 @@ void ShmChannel::end_close() {
     release_handles();
   }
   segment_.reset();  // views of it keep it
+  note_end();
   receiving.give();
   sending.give();
+  return status;
 }
 
 void ShmChannel::abandon() {

@@ -39,8 +39,8 @@ class ShmChannel : public Directions {
   // Sends if there is room now; timed_out if not, or if the message has to be streamed.
   Status try_send(const void* message, std::size_t length) {
     const std::uint64_t bytes = round_to_line(kRecordHeader + length);
-    if (length > longest_try_ || mark_owed_) [[unlikely]]
-      return length > limits_.max_send ? Status::too_large : Status::timed_out;
+    if (length >= try_below_.load(std::memory_order_relaxed) || mark_owed_) [[unlikely]]
+      return why_not_try(length);
     if (!tx_.has_room(bytes)) [[unlikely]]
       return tx_.corrupt() ? corrupt("the peer's position is outside the ring") : Status::timed_out;
     return write_record(message, length, bytes);
@@ -103,16 +103,18 @@ class ShmChannel : public Directions {
   }
   // Waits until message_complete(); only for a message of one record.
   Status complete_message(Deadline deadline);
-  // A closed ring says so itself.
-  bool goodbye_is_waiting() const { return false; }
   bool fits_in_place() const { return message_.kind == RecordKind::data && copied_ == 0; }
 
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive();
+  // A closed ring says so itself: peer_lost is the truth.
+  Status how_it_ended() const { return usable(); }
   // Wakes every waiter, waits until nobody is inside, says goodbye and lets go of every handle.
-  // Where the calling thread is itself inside, the latter is left to finish_close().
-  void close();
+  // Where the calling thread is itself inside, the latter is left to finish_close(). Waits up to the
+  // deadline for the peer to make room for the rest of a stream that was begun; interrupted when it
+  // waited no longer for that reason, and closed all the same.
+  Status close(Deadline goodbye = Deadline::immediate());
   void finish_close();
   // For a forked child: lets go of the handles without a word to the peer.
   void abandon();
@@ -156,24 +158,31 @@ class ShmChannel : public Directions {
     return after_publish(peer);
   }
 
+  Status why_not_try(std::uint64_t length) const {
+    if (length > limits_.max_send) return Status::too_large;
+    return usable() != Status::ok ? usable() : Status::timed_out;
+  }
+  Status usable() const { return ended_.load(std::memory_order_relaxed); }
+  Status peer_ended();
   Status after_publish(PeerWas peer);
-  void note_peer_gone();
+  bool stopped() const { return is_closed() && !closing_; }
   Status write_in_steps(const std::byte* message, std::size_t length, std::uint64_t bytes);
   Status stream(const std::byte* message, std::size_t length, Deadline deadline);
   Status settle(Deadline deadline);
   Status begin_message();
   Status read_mark(Deadline deadline, bool& restart);
   void give_back(std::uint64_t bytes) {
+    // A bell made to block is heard in the other direction, or is the peer's own loss.
     if (rx_.release(bytes) == PeerWas::asleep) [[unlikely]]
-      peer_.space.ring();
+      static_cast<void>(peer_.space.ring());
   }
   Status wait_for_room(std::uint64_t bytes, Deadline deadline);
   Status wait_for_more(Deadline deadline);
   template <class Ready>
   Status wait(Ready ready, std::atomic<std::uint32_t>& state, const Doorbell& doorbell,
               AdaptiveSpin& spin, int pauses, Deadline deadline);
-  Status ended(bool clean) const;
-  void end_close();
+  Status end_close(Interruption interruption, Deadline patience);
+  Status finish_stream();
   void release_handles();
   Status corrupt(const char* violation) {
     violation_ = violation;
@@ -184,7 +193,9 @@ class ShmChannel : public Directions {
   RingProducer tx_;
   RingConsumer rx_;
   const Limits limits_;
-  const std::uint64_t longest_try_;  // the longest message that fits one record and the limit
+  // What is shorter fits one record and the limit; 0 once the peer is gone.
+  std::atomic<std::uint64_t> try_below_;
+  std::atomic<Status> ended_{Status::ok};  // how the peer went, once somebody saw it
   std::uint64_t liveness_mark_ = kLivenessStep;
   std::uint64_t unsent_ = 0;  // bytes of a given-up stream still to pass through the ring
   bool mark_owed_ = false;    // and its abort mark
@@ -197,7 +208,8 @@ class ShmChannel : public Directions {
   Doorbells own_;
   Doorbells peer_;
   PeerWatch watch_;
-  const Interruption interruption_;
+  Interruption interruption_;
+  bool closing_ = false;  // whoever holds both directions says goodbye
   std::atomic<const char*> violation_{""};
   std::atomic<int> last_error_{0};
   std::mutex handles_;  // between those that let go of the handles and peer_alive()

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "directions.hpp"
+#include "doorbell.hpp"
 #include "interruption.hpp"
 #include "limits.hpp"
 #include "spin.hpp"
@@ -80,16 +81,20 @@ class StreamChannel : public Directions {
     message_begun_ = complete_ = false;
     return false;
   }
-  // Whether the last thing the peer sent, not received yet, is its goodbye. Tells a sender whose
-  // peer is gone how it went.
+  // Whether the last thing the peer sent, received or not yet, is its goodbye.
   bool goodbye_is_waiting() const;
 
   // --- both --------------------------------------------------------------------------------------
 
   bool peer_alive();
+  // What a sender asks that has heard that the peer is gone (peer_lost), out of its turn: did the
+  // peer mean it? That stands in the other direction, and is what whoever receives there is told.
+  Status how_it_ended();
   // Wakes every waiter, waits until nobody is inside, says goodbye and lets go of every handle.
-  // Where the calling thread is itself inside, the latter is left to finish_close().
-  void close();
+  // Where the calling thread is itself inside, the latter is left to finish_close(). Waits up to the
+  // deadline for the socket to take the rest of a frame that was begun, and the goodbye; interrupted
+  // when it waited no longer for that reason, and closed all the same.
+  Status close(Deadline goodbye = Deadline::immediate());
   void finish_close();
   // For a forked child: closes its copy of the socket without a word to the peer.
   void abandon();
@@ -111,6 +116,9 @@ class StreamChannel : public Directions {
   static constexpr int kPausesForAnswer = 1;
   static constexpr int kPausesForMessage = 64;
 
+  static std::uint64_t header_of(std::uint64_t length, FrameKind kind = FrameKind::data) {
+    return (std::uint64_t{static_cast<std::uint8_t>(kind)} << 56) | length;
+  }
   static std::size_t make_frame(std::byte* where, FrameKind kind, const void* payload, std::size_t length);
   Status begin_message();
   Status parse();
@@ -119,11 +127,13 @@ class StreamChannel : public Directions {
   Status wait_to_send(Deadline deadline);
   void give_up(std::uint64_t header, std::size_t sent, std::size_t total);
   Status settle(Deadline deadline);
-  void end_close();
-  void say_goodbye();
+  Status end_close(Interruption interruption, Deadline patience);
+  Status say_goodbye(Interruption interruption, bool& receiving_taken);
+  Status write_goodbye();
+  int closing_bell();
   void release_handles();
   bool is_tcp() const;
-  void linger();
+  Status linger(Interruption interruption);
   void discard_input();
   Status write(const std::byte* bytes, std::size_t length, Deadline deadline, std::size_t& sent);
   Status send_failed(int error);
@@ -151,6 +161,12 @@ class StreamChannel : public Directions {
   std::uint64_t unsent_ = 0;              // bytes owed to a frame that was given up
   std::size_t unsent_header_ = 0;         // how many of them belong to its header
   std::byte given_up_[kFrameHeader] = {};  // that header
+  std::size_t goodbye_sent_ = 0;           // bytes of the goodbye already in the socket
+  bool goodbye_tried_ = false;
+  // Wakes the sender that waits for the socket, without a word to the peer; made by the first one
+  // that does. A shutdown would wake it too, and fail the peer's sends before the goodbye is there.
+  Doorbell closing_bell_;
+  std::atomic<bool> has_closing_bell_{false};
   AdaptiveSpin send_spin_;
 
   // receiving

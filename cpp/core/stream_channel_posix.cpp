@@ -48,13 +48,16 @@ constexpr unsigned long kUnsentBytes = TIOCOUTQ;
 // Of the system. It may be over soon, and the connection is what it was.
 bool is_shortage(int error) { return error == ENOBUFS || error == ENOMEM; }
 
+// How often to look where no event can tell.
+constexpr Nanoseconds kLookWithoutBell = 10'000'000;
+
 constexpr long kWouldBlock = -1;
 constexpr long kInterrupted = -2;
 constexpr long kFailed = -3;
 
 }  // namespace
 
-StreamChannel::StreamChannel(int socket, const Limits& limits, Interruption interruption)
+StreamChannel::StreamChannel(int socket, const Limits& limits, Interruption interruption) try
     : socket_(socket),
       limits_(limits),
       interruption_(interruption),
@@ -66,6 +69,9 @@ StreamChannel::StreamChannel(int socket, const Limits& limits, Interruption inte
   const int on = 1;
   ::setsockopt(socket_, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
+} catch (...) {
+  ::close(socket);  // it was taken over
+  throw;
 }
 
 StreamChannel::~StreamChannel() { abandon(); }
@@ -74,7 +80,7 @@ StreamChannel::~StreamChannel() { abandon(); }
 
 std::size_t StreamChannel::make_frame(std::byte* where, FrameKind kind, const void* payload,
                                       std::size_t length) {
-  const std::uint64_t header = (std::uint64_t{static_cast<std::uint8_t>(kind)} << 56) | length;
+  const std::uint64_t header = header_of(length, kind);
   std::memcpy(where, &header, kFrameHeader);
   if (length > 0) std::memcpy(where + kFrameHeader, payload, length);
   where[kFrameHeader + length] = kCommit;
@@ -88,7 +94,24 @@ Status StreamChannel::send_failed(int error) {
   return usable() != Status::ok ? usable() : Status::peer_lost;
 }
 
+Status StreamChannel::how_it_ended() {
+  {
+    // Nobody waits for a message any more, so the turn comes soon. What has come is still there.
+    const std::lock_guard guard(handles_);
+    if (is_closed()) return Status::closed;
+    ::shutdown(socket_, SHUT_RD);
+  }
+  const Status taken = receiving.take(Deadline::never(), Interruption());
+  if (taken == Status::closed) return taken;
+  if (taken != Status::ok) return Status::peer_lost;  // this call interrupted one that receives
+  const DirectionLock::Turn turn(receiving);
+  const Status how = goodbye_is_waiting() ? Status::peer_closed : Status::peer_lost;
+  ended_.store(how, std::memory_order_relaxed);
+  return how;
+}
+
 bool StreamChannel::goodbye_is_waiting() const {
+  if (goodbye_) return true;
   std::byte goodbye[kFrameHeader + kCommitByte];
   make_frame(goodbye, FrameKind::goodbye, nullptr, 0);
   const std::size_t buffered = end_ - start_;
@@ -134,10 +157,10 @@ Status StreamChannel::try_send(const void* message, std::size_t length) {
 Status StreamChannel::wait_to_send(Deadline deadline) {
   if (is_closed()) return Status::closed;
   if (deadline.passed()) return Status::timed_out;
-  pollfd watched{socket_, POLLOUT | kPeerEnded, 0};
-  const auto writable = [&] { return ::poll(&watched, 1, 0) > 0; };
+  pollfd watched[2] = {{socket_, POLLOUT | kPeerEnded, 0}, {-1, POLLIN, 0}};
+  const auto writable = [&] { return ::poll(watched, 1, 0) > 0; };
   const auto result = [&] {
-    return (watched.revents & kPeerEnded) != 0 ? send_failed(EPIPE) : Status::ok;
+    return (watched[0].revents & kPeerEnded) != 0 ? send_failed(EPIPE) : Status::ok;
   };
   const Nanoseconds budget = send_spin_.budget();
   if (budget > 0) {
@@ -148,7 +171,13 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
     if (interruption_.came()) return Status::interrupted;
   }
   const Nanoseconds start = now();
-  const int ready = ::poll(&watched, 1, poll_timeout(interruption_.next_look(deadline)));
+  watched[1].fd = closing_bell();
+  // After the bell is there: partner is close(), which marks and then looks whether to ring.
+  if (is_closed()) return Status::closed;
+  Deadline next = interruption_.next_look(deadline);
+  if (watched[1].fd < 0 && next.remaining() > kLookWithoutBell)
+    next = Deadline::after(kLookWithoutBell);
+  const int ready = ::poll(watched, 2, poll_timeout(next));
   if (ready <= 0) {
     if (ready < 0 && errno != EINTR) return no_resources(errno);
     if (ready == 0 && deadline.passed()) return Status::timed_out;
@@ -158,15 +187,32 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
   return result();  // an error shows in the next send
 }
 
+// The bell's handle, or -1 when the system gives none.
+int StreamChannel::closing_bell() {
+  if (!has_closing_bell_.load(std::memory_order_relaxed)) {
+    SystemError error;
+    Doorbell bell = Doorbell::create(error);
+    if (error) return -1;
+    closing_bell_ = std::move(bell);
+    has_closing_bell_.store(true, std::memory_order_seq_cst);
+  }
+  return closing_bell_.handle();
+}
+
 Status StreamChannel::send(const void* message, std::size_t length, Deadline deadline) {
-  if (is_closed()) return Status::closed;
+  if (is_closed()) {
+    // try_send() may have begun it.
+    if (const std::size_t begun = std::exchange(begun_, 0); begun > 0)
+      give_up(header_of(length), begun, kFrameHeader + length + kCommitByte);
+    return Status::closed;
+  }
   if (length > limits_.max_send) return Status::too_large;
   if (usable() != Status::ok) return usable();
   if (begun_ == 0) {
     const Status status = settle(deadline);
     if (status != Status::ok) return status;
   }
-  std::uint64_t header = (std::uint64_t{static_cast<std::uint8_t>(FrameKind::data)} << 56) | length;
+  std::uint64_t header = header_of(length);
   std::byte commit = kCommit;
   const std::size_t total = kFrameHeader + length + kCommitByte;
   std::size_t sent = std::exchange(begun_, 0);
@@ -480,35 +526,97 @@ bool StreamChannel::peer_alive() {
   return false;
 }
 
-void StreamChannel::close() {
-  if (!mark_closed()) return;
-  // Wakes whoever is blocked. Where nobody is sending, the goodbye can still go out: nobody comes in
-  // any more.
-  ::shutdown(socket_, sending.is_free() ? SHUT_RD : SHUT_RDWR);
-  if (take_both()) end_close();
+Status StreamChannel::close(Deadline goodbye) {
+  if (!mark_closed(goodbye)) return Status::ok;
+  // Partner: wait_to_send().
+  if (has_closing_bell_.load(std::memory_order_seq_cst)) closing_bell_.ring();
+  return end_close(interruption_, for_those_inside());
 }
 
 void StreamChannel::finish_close() {
-  if (claim_close() && take_both()) end_close();
+  // The call that leaves has its outcome already, so nothing interrupts this; and it waits for nobody:
+  // what it cannot end is ended by those that are still inside.
+  if (owes_close()) end_close(Interruption(), Deadline::immediate());
 }
 
-void StreamChannel::say_goodbye() {
-  // The socket may be full of what the peer has not read: a larger buffer has room for the goodbye.
-  // The kernel doubles what it is given (socket(7)).
+// Puts into the socket what it takes now of the frame that was given up and of the goodbye: ok when
+// all of it is there, timed_out when there is no more room, peer_lost when there is nobody.
+Status StreamChannel::write_goodbye() {
+  // settle() cannot tell the last two apart, because this end is closed; the system's error can.
+  const auto why = [] {
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? Status::timed_out
+                                                                     : Status::peer_lost;
+  };
+  settle(Deadline::immediate());
+  if (unsent_ > 0) return why();
+  std::byte goodbye[kFrameHeader + kCommitByte];
+  make_frame(goodbye, FrameKind::goodbye, nullptr, 0);
+  const ssize_t count = ::send(socket_, goodbye + goodbye_sent_, sizeof goodbye - goodbye_sent_,
+                               MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (count < 0) return why();
+  goodbye_sent_ += static_cast<std::size_t>(count);
+  return goodbye_sent_ == sizeof goodbye ? Status::ok : Status::timed_out;
+}
+
+// With the sending direction. A peer that waits for room itself before it reads gets that room: what
+// comes is taken off the socket, as soon as no thread of this end receives any more, whose
+// direction is taken then.
+Status StreamChannel::say_goodbye(Interruption interruption, bool& receiving_taken) {
+  if (std::exchange(goodbye_tried_, true)) return Status::ok;
+  Status status = write_goodbye();
+  if (status != Status::timed_out) return status;
+  // The socket is full of what the peer has not read: a larger buffer has room for the goodbye. The
+  // kernel doubles what it is given, up to a limit (socket(7)).
   int size = 0;
   socklen_t length = sizeof size;
   if (::getsockopt(socket_, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0)
     ::setsockopt(socket_, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-  settle(Deadline::immediate());
-  if (unsent_ > 0) return;
-  const std::size_t bytes = make_frame(scratch_.get(), FrameKind::goodbye, nullptr, 0);
-  static_cast<void>(::send(socket_, scratch_.get(), bytes, MSG_DONTWAIT | MSG_NOSIGNAL));
+  bool writable = false;
+  for (;;) {
+    const std::uint64_t before = unsent_;
+    status = write_goodbye();
+    if (status != Status::timed_out) return status;
+    // TCP calls a socket writable now and then that takes nothing.
+    const bool stalled = writable && unsent_ == before;
+    const Deadline deadline = closing_until();
+    if (deadline.passed()) return Status::timed_out;
+    receiving_taken = receiving_taken || receiving.take_to_close(Deadline::immediate());
+    if (receiving_taken) discard_input();
+    const int events = (stalled ? 0 : POLLOUT) | kPeerEnded | (receiving_taken ? POLLIN : 0);
+    pollfd watched{socket_, static_cast<short>(events), 0};
+    Deadline next = interruption.next_look(deadline);
+    if ((stalled || !receiving_taken) && next.remaining() > kLookWithoutBell)
+      next = Deadline::after(kLookWithoutBell);
+    ::poll(&watched, 1, poll_timeout(next));
+    if ((watched.revents & (kPeerEnded | POLLERR | POLLHUP)) != 0) return Status::peer_lost;
+    writable = (watched.revents & POLLOUT) != 0;
+    if (interruption.came()) return Status::interrupted;
+  }
 }
 
-void StreamChannel::end_close() {
-  if (usable() == Status::ok) {
-    say_goodbye();
-    if (is_tcp()) linger();
+Status StreamChannel::end_close(Interruption interruption, Deadline patience) {
+  announce_end();
+  if (!sending.take_to_close(patience)) return Status::ok;
+  if (is_ended()) {
+    sending.give();
+    return Status::ok;
+  }
+  Status status = Status::ok;
+  bool receiving_taken = false;
+  if (usable() == Status::ok) status = say_goodbye(interruption, receiving_taken);
+  // Wakes the threads that receive. Not before the goodbye: a Unix socket fails the peer's sends
+  // with it. And no more on TCP, where the input is still to be taken off.
+  const bool tcp = is_tcp();
+  ::shutdown(socket_, tcp ? SHUT_RD : SHUT_RDWR);
+  if (!receiving_taken && !receiving.take_to_close(patience)) {
+    sending.give();
+    return status;
+  }
+  if (tcp && status == Status::ok && usable() == Status::ok) status = linger(interruption);
+  if (tcp && usable() != Status::ok) {
+    // Or the system would keep megabytes for a peer that will never read them, for a minute.
+    const ::linger drop{1, 0};
+    ::setsockopt(socket_, SOL_SOCKET, SO_LINGER, &drop, sizeof drop);
   }
   ::shutdown(socket_, SHUT_RDWR);
   discard_input();
@@ -516,8 +624,10 @@ void StreamChannel::end_close() {
     const std::lock_guard guard(handles_);
     release_handles();
   }
+  note_end();
   receiving.give();
   sending.give();
+  return status;
 }
 
 bool StreamChannel::is_tcp() const {
@@ -529,18 +639,19 @@ bool StreamChannel::is_tcp() const {
 
 // Closing a TCP socket with unread bytes in it, or one that more bytes come to, resets the
 // connection (RFC 2525, 2.17), and the reset would overtake what this end sent last. So what comes
-// is taken off until everything is on its way, or for half a second. (Not until it is acknowledged:
-// that may take 40 ms after each last message.)
-void StreamChannel::linger() {
-  constexpr Nanoseconds kLongest = 500'000'000;
-  const Deadline deadline = Deadline::after(kLongest);
+// is taken off until everything is on its way, as long as closing may take. (Not until it is
+// acknowledged: that may take 40 ms after each last message.)
+Status StreamChannel::linger(Interruption interruption) {
+  const Deadline deadline = closing_until();
   int waiting = 0;
   while (::ioctl(socket_, kUnsentBytes, &waiting) == 0 && waiting > 0 && !deadline.passed()) {
     discard_input();
     pollfd watched{socket_, 0, 0};
     // No event tells that the queue is empty, but one does that there is nobody any more.
-    if (::poll(&watched, 1, 1) > 0) return;
+    if (::poll(&watched, 1, 1) > 0) return Status::ok;
+    if (interruption.came()) return Status::interrupted;
   }
+  return Status::ok;
 }
 
 void StreamChannel::discard_input() {
@@ -557,6 +668,7 @@ void StreamChannel::abandon() {
 
 void StreamChannel::release_handles() {
   if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+  closing_bell_.close();
 }
 
 }  // namespace proclink

@@ -190,7 +190,9 @@ class Inside {
  public:
   Inside(Channel& channel, DirectionLock& taken) : channel_(channel), lock_(taken) {}
   Inside(const Inside&) = delete;
-  ~Inside() {
+  ~Inside() { leave(); }
+  void leave() {
+    if (std::exchange(left_, true)) return;
     lock_.give();
     if (channel_.owes_close()) channel_.finish_close();
   }
@@ -198,15 +200,18 @@ class Inside {
  private:
   Channel& channel_;
   DirectionLock& lock_;
+  bool left_ = false;
 };
 
 template <class Channel>
 Status send(Channel& channel, const void* message, std::size_t length, Deadline deadline) {
   Status status = take(channel.sending, deadline);
   if (status != Status::ok) return status;
-  const Inside inside(channel, channel.sending);
+  Inside inside(channel, channel.sending);
   status = channel.try_send(message, length);
-  return status == Status::timed_out ? channel.send(message, length, deadline) : status;
+  if (status == Status::timed_out) status = channel.send(message, length, deadline);
+  inside.leave();
+  return status == Status::peer_lost ? channel.how_it_ended() : status;
 }
 
 template <class Channel>

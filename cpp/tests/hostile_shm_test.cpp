@@ -200,6 +200,100 @@ void a_doorbell_that_rings_for_ever() {
   }
 }
 
+void make_blocking(const Doorbell& bell) {
+  const int flags = ::fcntl(bell.handle(), F_GETFL);
+  CHECK(::fcntl(bell.handle(), F_SETFL, flags & ~O_NONBLOCK) == 0);
+}
+
+// The peer has the same descriptors: it takes every ring away, and a read would then wait for more.
+void own_doorbells_that_block_and_are_emptied() {
+  ShmEnds ends({.longest = kLongest});
+  std::atomic<bool> over{false};
+  std::thread hostile([&] {
+    while (!over.load()) {
+      for (const Doorbell* bell : {&ends.a_bells.data, &ends.a_bells.space}) {
+        make_blocking(*bell);
+        const std::uint64_t one = 1;
+        CHECK(::write(bell->handle(), &one, sizeof one) > 0);
+        bell->drain();
+      }
+    }
+  });
+  Receiver receiver(*ends.a);
+  for (int round = 0; round < rounds(40); ++round) {
+    CHECK_STATUS(receiver.receive(Deadline::after(kMillisecond)), Status::timed_out);
+    CHECK_STATUS(send_text(*ends.a, 1, kLongest, Deadline::after(kMillisecond)), Status::timed_out);
+  }
+  {
+    Sleeper receiving(
+        [&] { CHECK_STATUS(receiver.receive(Deadline::never()), Status::closed); });
+    Sleeper sending(
+        [&] { CHECK_STATUS(send_text(*ends.a, 1, 10, Deadline::never()), Status::closed); });
+    ends.a->close();
+  }
+  over.store(true);
+  hostile.join();
+}
+
+// A counter that is full, in a doorbell that blocks, holds whoever rings it.
+void a_peers_doorbell_that_blocks() {
+  for (const bool streamed : {false, true}) {
+    HostileEnds ends;
+    for (const Doorbell* bell : {&ends.b_bells.data, &ends.b_bells.space}) {
+      const std::uint64_t full = ~std::uint64_t{0} - 1;
+      CHECK(::write(bell->handle(), &full, sizeof full) > 0);
+      make_blocking(*bell);
+    }
+    ends.write(1, 10);
+    ends.to_b().words->consumer_state.store(kAsleep);
+    ends.to_a().words->producer_state.store(kAsleep);
+    CHECK_STATUS(send_text(*ends.a, 1, streamed ? kLongest : 10, hang()), Status::corrupt);
+    CHECK(ends.a->violation()[0] != '\0');
+    Receiver receiver(*ends.a);
+    CHECK_STATUS(receiver.receive(hang()), Status::ok);
+    ends.a->close();
+  }
+}
+
+// A full counter wakes as well as any.
+void a_peers_doorbell_that_is_full() {
+  ShmEnds ends;
+  const std::uint64_t full = ~std::uint64_t{0} - 1;
+  CHECK(::write(ends.b_bells.data.handle(), &full, sizeof full) > 0);
+  Receiver receiver(*ends.b);
+  for (int i = 0; i < 3; ++i) {
+    ends.to_b().words->consumer_state.store(kAsleep);
+    CHECK_STATUS(send_text(*ends.a, i, 100), Status::ok);
+    check_receives(receiver, i, 100);
+  }
+}
+
+std::atomic<bool> stop{false};
+bool stops() { return stop.load(); }
+
+// A sleep that always ends at once is still ended by a close, a signal handler and the peer's end.
+void a_doorbell_rung_without_pause() {
+  for (const Status end : {Status::closed, Status::interrupted, Status::peer_lost}) {
+    stop.store(false);
+    ShmEnds ends({.interruption = Interruption(in_every_thread, stops)});
+    std::atomic<bool> over{false};
+    std::thread hostile([&] {
+      while (!over.load()) ends.a_bells.data.ring();
+    });
+    {
+      Receiver receiver(*ends.a);
+      std::thread receiving([&] { CHECK_STATUS(receiver.receive(Deadline::never()), end); });
+      for (int i = 0; i < 100; ++i) std::this_thread::yield();
+      if (end == Status::closed) ends.a->close();
+      if (end == Status::interrupted) stop.store(true);
+      if (end == Status::peer_lost) ends.b_vanishes();
+      receiving.join();
+    }
+    over.store(true);
+    hostile.join();
+  }
+}
+
 void whatever_is_on_the_control_socket_ends_it() {
   ShmEnds ends;
   Sleeper receiving([&] {
@@ -431,4 +525,9 @@ int main() {
   whatever_is_on_the_control_socket_ends_it();
   random_words();
   a_doorbell_that_rings_for_ever();
+  ::alarm(100);  // what holds a call holds it for ever
+  own_doorbells_that_block_and_are_emptied();
+  a_peers_doorbell_that_blocks();
+  a_peers_doorbell_that_is_full();
+  a_doorbell_rung_without_pause();
 }

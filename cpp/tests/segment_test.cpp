@@ -128,10 +128,11 @@ void refuses(int handle, std::uint64_t capacity = kCapacity) {
   CHECK(error.call[0] != '\0');
 }
 
-int make_file(off_t size, int seals) {
+int make_file(off_t size, int seals, bool allocated = true) {
   const int fd = ::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   CHECK(fd >= 0);
   CHECK(::ftruncate(fd, size) == 0);
+  if (allocated && size > 0) CHECK(::fallocate(fd, 0, 0, size) == 0);
   if (seals != 0) CHECK(::fcntl(fd, F_ADD_SEALS, seals) == 0);
   return fd;
 }
@@ -163,6 +164,18 @@ void refuses_memory_of_another_size() {
   refuses(right, 2 * kCapacity);
   refuses(right, Segment::kLargestRing);
   ::close(right);
+}
+
+// Mapping it would take the pages from this process's share.
+void refuses_memory_that_is_not_allocated() {
+  const int sparse = make_file(size_for(kCapacity), kSeals, false);
+  refuses(sparse);
+  CHECK(::fallocate(sparse, 0, 0, size_for(kCapacity) - 4096) == 0);
+  refuses(sparse);
+  CHECK(::fallocate(sparse, 0, 0, size_for(kCapacity)) == 0);
+  SystemError error;
+  CHECK(Segment::attach(sparse, kCapacity, error) != nullptr);
+  ::close(sparse);
 }
 
 void refuses_memory_it_cannot_write() {
@@ -299,6 +312,7 @@ int main() {
   stays_as_large_as_it_is();
   refuses_memory_that_may_change_its_size();
   refuses_memory_of_another_size();
+  refuses_memory_that_is_not_allocated();
   refuses_memory_it_cannot_write();
   refuses_what_is_no_memory();
   fails_without_leaving_anything();

@@ -554,6 +554,43 @@ void close_wakes_a_stream() {
   CHECK_STATUS(receiver.receive(Deadline::never()), Status::truncated);
 }
 
+// The rest of a stream has as long to pass as the close says, also for a peer that sends first.
+void close_behind_a_stream(bool peer_sends_first) {
+  ShmEnds ends;
+  Sleeper sending(
+      [&] { CHECK_STATUS(send_text(*ends.a, 1, 1'000'000, Deadline::never()), Status::closed); });
+  sending.await_asleep();
+  Sleeper peer([&] {
+    if (peer_sends_first) CHECK_STATUS(send_text(*ends.b, 1, 1'000'000), Status::ok);
+    Receiver receiver(*ends.b);
+    CHECK_STATUS(receiver.receive(Deadline::never()), Status::peer_closed);
+  });
+  if (peer_sends_first) peer.await_asleep();
+  CHECK_STATUS(ends.a->close(hang()), Status::ok);
+}
+
+// Whoever sees the end first says it for both directions, and nothing is written for nobody.
+void a_loss_stays_a_loss() {
+  for (const bool receiver_sees_it : {false, true}) {
+    ShmEnds ends;
+    ends.b_vanishes();
+    Receiver receiver(*ends.a);
+    if (receiver_sees_it) CHECK_STATUS(receiver.receive(hang()), Status::peer_lost);
+    int sent = 0;
+    while (send_text(*ends.a, 1, 10) == Status::ok) ++sent;
+    CHECK(!receiver_sees_it || sent == 0);
+    const std::uint64_t written = ends.to_b().words->written.load();
+    ends.to_b().words->consumer_state.store(kClosed);  // too late to have meant it
+    for (int i = 0; i < 300; ++i) {
+      CHECK_STATUS(send_text(*ends.a, 1, i % 2 == 0 ? 10 : 1'000'000), Status::peer_lost);
+      CHECK_STATUS(ends.a->put(text(1), 10), Status::peer_lost);
+      CHECK_STATUS(ends.a->flush(hang()), Status::peer_lost);
+    }
+    CHECK(ends.to_b().words->written.load() == written);
+    CHECK_STATUS(receiver.receive(hang()), Status::peer_lost);
+  }
+}
+
 void close_wakes_a_reader_of_a_stream() {
   ShmEnds ends;
   CHECK_STATUS(send_text(*ends.b, 1, 1'000'000, soon()), Status::timed_out);
@@ -1052,6 +1089,9 @@ int main() {
   }
   close_wakes_a_stream();
   close_wakes_a_reader_of_a_stream();
+  close_behind_a_stream(false);
+  close_behind_a_stream(true);
+  a_loss_stays_a_loss();
   close_passes_a_lease();
 
   what_the_peer_sent_arrives_before_its_end();

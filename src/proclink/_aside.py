@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import queue
@@ -24,7 +25,7 @@ from typing import Generic, TypeVar
 from proclink import _core
 
 _Result = TypeVar("_Result")
-_LONGEST_FLUSH = 1.0
+_LONGEST_FLUSH = 0.5
 
 
 class Aside:
@@ -44,49 +45,86 @@ class Aside:
 
     def later(self, work: Callable[[], object]) -> None:
         """Does something soon. Never waits, and may be called anywhere."""
-        if sys.is_finalizing():  # no other thread runs any more, and none can be started
-            work()
-            return
         self._waiting.put(work)
-        if self._thread == 0 and self._starting.acquire(blocking=False):
-            try:
-                # Not a threading.Thread, whose start() takes locks that the caller may hold.
-                self._thread = _thread.start_new_thread(self._run, ())
-            finally:
-                self._starting.release()
+        if not self._runs():
+            self._drain()
 
     def call(self, work: Callable[[], _Result]) -> _Result:
         """Does something, waits for it and gives its result.
 
         Raises:
+            RuntimeError: The calling thread is one that others wait for (a finalizer runs in it).
             BaseException: What it raised; or what a signal handler raised while this waited for it.
                 It is done all the same then.
         """
-        if self._thread == _thread.get_ident() or sys.is_finalizing():
+        if self._thread == _thread.get_ident():
             return work()
+        if not may_wait():
+            raise RuntimeError(
+                "a finalizer that runs in a background thread of proclink cannot open a link; open "
+                "it in a thread of yours"
+            )
         outcome = _Outcome(work)
-        self.later(outcome.run)
+        self._waiting.put(outcome.run)
+        if not self._runs():
+            self._drain()
         return outcome.wait(None)
+
+    def settle(self, work: Callable[[], object]) -> None:
+        """Does something, and waits for it where the calling thread may wait."""
+        if may_wait():
+            self.call(work)
+        else:
+            self.later(work)
 
     def flush(self, timeout: float) -> None:
         """Waits until everything so far is done."""
         if self._thread:
             outcome = _Outcome(lambda: None)
-            self.later(outcome.run)
+            self._waiting.put(outcome.run)
             with contextlib.suppress(TimeoutError):
                 outcome.wait(timeout)
+
+    def _runs(self) -> bool:
+        """Whether the thread runs, started now if it can be.
+
+        It cannot when the interpreter is about to end, nor by a signal handler or a finalizer that
+        interrupted the very start of it. Then whoever asks does what waits.
+        """
+        if sys.is_finalizing():
+            return False
+        if self._thread == 0 and self._starting.acquire(blocking=False):
+            try:
+                # Not a threading.Thread, whose start() takes locks that the caller may hold.
+                self._thread = _thread.start_new_thread(self._run, ())
+            except RuntimeError:
+                return False
+            finally:
+                self._starting.release()
+        return self._thread != 0
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._do(self._waiting.get_nowait())
 
     def _run(self) -> None:
         threading.current_thread().name = self._name
         if self._hurried:
             never_wait_here()
         while True:
-            work = self._waiting.get()
-            try:
-                work()
-            except BaseException as error:
-                sys.excepthook(type(error), error, error.__traceback__)
-            del work
+            self._do(self._waiting.get())
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            # The hook is the user's, and nothing that it raises ends this thread.
+            with contextlib.suppress(BaseException):
+                if self is reports:
+                    sys.excepthook(type(error), error, error.__traceback__)
+                else:
+                    reports.later(functools.partial(sys.excepthook, type(error), error, None))
 
 
 class _Outcome(Generic[_Result]):
@@ -138,12 +176,18 @@ _reporting = threading.local()
 
 
 def report(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
-    """Logs in the calling thread, unless that is in a log call of proclink already.
+    """Logs in the thread for that, if anybody wants to hear it.
 
-    A handler that ships records over a link would otherwise log what becomes of them, for ever.
+    Not in the calling thread: a link may be closed in a signal handler, which may have interrupted
+    a log handler of the user's that holds a lock. And not at all inside a log call of proclink's: a
+    handler that ships records over a link would log what becomes of them, for ever.
     """
-    if getattr(_reporting, "inside", False):
-        return
+    # Not isEnabledFor(), which takes a lock: a signal handler that raises there leaves it locked.
+    if not getattr(_reporting, "inside", False) and logger.getEffectiveLevel() <= level:
+        report_later(logger, level, message, *arguments)
+
+
+def _log(logger: logging.Logger, level: int, message: str, arguments: tuple[object, ...]) -> None:
     _reporting.inside = True
     try:
         logger.log(level, message, *arguments)
@@ -160,9 +204,8 @@ def warn_of_unclosed(text: str, thing: object) -> None:
 
 
 def report_later(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
-    """The same for a thread that must not run the user's handlers."""
-    if logger.isEnabledFor(level):
-        reports.later(lambda: report(logger, level, message, *arguments))
+    """The same for a thread that must not run the user's code, as asking a logger its level may."""
+    reports.later(functools.partial(_log, logger, level, message, arguments))
 
 
 def _in_child() -> None:
@@ -171,6 +214,12 @@ def _in_child() -> None:
     reports.forget()
 
 
-atexit.register(lambda: reports.flush(_LONGEST_FLUSH))
+def _at_exit() -> None:
+    # What was forgotten last still says goodbye, and is told of.
+    errands.flush(_LONGEST_FLUSH)
+    reports.flush(_LONGEST_FLUSH)
+
+
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import time
 
 from proclink import _core
 from proclink.transports._contract import Channel, Connection
@@ -63,7 +64,9 @@ class Channels:
         self.changes.advance()
         # In this order: either close() sees the channel, or this sees that it was closed.
         if self._closed:
-            self._close_all()
+            with contextlib.suppress(ValueError):  # close() took it
+                self._connections.remove(connection)
+                connection.channel.close()
 
     # --- the link's side --------------------------------------------------------------------------
 
@@ -85,8 +88,11 @@ class Channels:
                 self._connections.remove(connection)
         channel.close()
 
-    def close(self) -> bool:
+    def close(self, timeout: float | None = 0.0) -> bool:
         """Closes every channel and wakes every waiter; again, ends what was interrupted.
+
+        Args:
+            timeout: Seconds that all the goodbyes together may take, ``None`` without an end.
 
         Returns:
             ``False`` when that was begun before.
@@ -95,12 +101,16 @@ class Channels:
         self.sending.close()
         self.receiving.close()
         self.changes.advance()
-        self._close_all()
+        try:
+            self._close_all(timeout)
+        finally:  # a signal handler raised: nobody is waited for any more
+            self._close_all(0.0)
         return first
 
-    def _close_all(self) -> None:
+    def _close_all(self, timeout: float | None) -> None:
+        end = None if timeout is None else time.monotonic() + timeout
         while (connection := self.oldest()) is not None:
-            connection.channel.close()
+            connection.channel.close(None if end is None else max(0.0, end - time.monotonic()))
             with contextlib.suppress(ValueError):
                 self._connections.remove(connection)
 

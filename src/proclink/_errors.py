@@ -168,7 +168,15 @@ class ChannelCorrupt(Disconnected):
 
 
 class LinkClosed(ProclinkError, ConnectionError):
-    """This end was closed."""
+    """This end was closed.
+
+    Attributes:
+        sent: For ``send_many``, how many messages were sent before.
+    """
+
+    def __init__(self, message: str, sent: int = 0) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class MessageTooLarge(ProclinkError, ValueError):

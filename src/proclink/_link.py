@@ -234,6 +234,7 @@ class Link:
             return self._await_channel(left, sending=True)
         if status == _core.CLOSED:
             # A receiving thread has seen the end of this channel meanwhile.
+            self._use_channels()
             raise disconnection(self._last_end, self._url, "", sent)
         ended = self._ended(channel, status, sent)
         if self._channels.waits and not channel.has_message():
@@ -412,7 +413,7 @@ class Link:
         if self._corrupt is not None:
             raise disconnection(_core.CORRUPT, self._url, self._corrupt, sent)
         if self._channels.closed or (status == _core.CLOSED and not self._channels.waits):
-            raise LinkClosed(f"the link {self._url} is closed")
+            raise LinkClosed(f"the link {self._url} is closed", sent)
 
     def _ended(self, channel: Channel, status: int, sent: int = 0) -> Disconnected:
         """Notes that a channel ended; the error that this is."""
@@ -501,18 +502,32 @@ class Link:
             "a link has no file descriptor to wait on; use recv(timeout=...) in a thread"
         )
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = 1.0) -> None:
         """Says goodbye, ends every call in progress, frees everything. Again does nothing.
 
-        What was sent before still reaches the peer; on ``tcp`` not always one that goes on sending
-        without reading, because TCP then resets the connection (RFC 2525, 2.17). Messages not yet
-        received are dropped. Views stay readable until they are released.
+        What was sent before still reaches the peer, which then hears :class:`PeerClosed`. A message
+        that a call of another thread was sending is given up: its call raises :class:`LinkClosed`,
+        and the peer drops it. Messages not yet received are dropped. Views stay readable until they
+        are released.
+
+        On ``tcp``, what was sent does not always reach a peer that goes on sending without reading,
+        because TCP then resets the connection (RFC 2525, 2.17).
+
+        Args:
+            timeout: Seconds to wait for a peer that does not read: for the rest of a message that
+                was begun and the goodbye, and on ``tcp`` for what was sent before; ``None`` for
+                ever. Most often no wait is needed. A peer that took longer hears
+                :class:`MessageTruncated` or, where no message was begun, :class:`PeerLost`.
         """
+        check_timeout(timeout)
         if self._forked:
             return
-        first = self._channels.close()
-        if self._endpoint is not None:
-            errands.call(self._close_endpoint)
+        first = False
+        try:
+            first = self._channels.close(timeout)
+        finally:  # also when a signal handler raised
+            if self._endpoint is not None:
+                errands.settle(self._close_endpoint)
         if first:
             report(self._log, logging.INFO, "closed %s", self._url)
 
@@ -536,7 +551,7 @@ class Link:
         if channels is None or channels.closed or self._forked:
             return
         # This may run in any thread and in the middle of anything, so it waits for nobody.
-        errands.later(channels.close)
+        errands.later(channels.close)  # which waits for no peer
         if self._endpoint is not None:
             errands.later(self._endpoint.close)
         warn_of_unclosed(f"unclosed link {self._url}", self)

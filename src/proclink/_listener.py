@@ -37,11 +37,13 @@ class Listener:
         self._options = options
         self._arrivals = _Arrivals()
         self._forked = False
+        transport = transport_for(address)
+        transport.prepare()
         self._endpoint: Endpoint | None = None
         _fork.on_fork(self, Listener._note_fork)
 
         def listen() -> None:
-            self._endpoint = transport_for(address).listen(address, options, self._arrivals)
+            self._endpoint = transport.listen(address, options, self._arrivals)
             self._url = str(self._endpoint.address)
 
         try:
@@ -99,7 +101,7 @@ class Listener:
             return
         first = not self._arrivals.closed
         self._arrivals.close()
-        errands.call(self._close_endpoint)
+        errands.settle(self._close_endpoint)
         if first:
             report(self._options.logger, logging.INFO, "closed %s", self._url)
 
@@ -153,7 +155,9 @@ class _Arrivals:
         self._waiting.append(connection)
         self._changes.advance()
         if self.closed:
-            self._close_all()
+            with contextlib.suppress(ValueError):  # close() took it
+                self._waiting.remove(connection)
+                connection.channel.close()
 
     def take(self, timeout: float | None) -> Connection | Event:
         """The next client, or an event that says why there is none."""

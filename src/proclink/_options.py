@@ -12,6 +12,8 @@ from proclink import _core
 Spin: TypeAlias = Literal["auto"] | float
 
 MEBIBYTE = 1024 * 1024
+LOGGER = logging.getLogger("proclink")
+"""Asked for once: getLogger() takes a lock that a signal handler which raises there leaves locked."""
 LARGEST_MESSAGE = 1 << 40
 
 
@@ -28,19 +30,20 @@ class Options:
             nothing while recent waits were long), 0 (never) or microseconds. Never on one CPU.
         handshake_timeout: Seconds a newcomer has to introduce itself.
         logger: Where to log.
+        max_ring_size: The largest ``ring_size`` the connecting side adopts (``shm``), in bytes.
     """
 
     max_message: int = 64 * MEBIBYTE
     ring_size: int = MEBIBYTE
     spin: Spin = "auto"
     handshake_timeout: float = 5.0
-    logger: logging.Logger = dataclasses.field(
-        default_factory=lambda: logging.getLogger("proclink")
-    )
+    logger: logging.Logger = dataclasses.field(default_factory=lambda: LOGGER)
+    max_ring_size: int = 256 * MEBIBYTE
 
     def __post_init__(self) -> None:
         _check_integer("max_message", self.max_message, 0, LARGEST_MESSAGE)
         _check_integer("ring_size", self.ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
+        _check_integer("max_ring_size", self.max_ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
         if self.ring_size & (self.ring_size - 1):
             raise ValueError(f"ring_size must be a power of two, not {self.ring_size}")
         if not valid_spin(self.spin):

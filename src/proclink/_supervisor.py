@@ -23,8 +23,8 @@ _Result = TypeVar("_Result")
 class Supervisor:
     """A daemon thread with an event loop."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.loop.set_debug(False)  # it would log from here, whatever the environment says
         self._thread = threading.Thread(target=self._run, name="proclink-supervisor", daemon=True)
         self._thread.start()
@@ -45,25 +45,24 @@ def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     _aside.report_later(logging.getLogger("proclink"), logging.ERROR, "unexpected: %r", what)
 
 
-_lock = threading.Lock()
 _supervisor: Supervisor | None = None
 _inherited: list[Supervisor] = []
 
 
 def supervisor() -> Supervisor:
-    """The supervisor of this process, started when first asked for."""
+    """The supervisor of this process, started when first asked for, in a thread of the user's."""
     global _supervisor
-    with _lock:
-        if _supervisor is None:
-            _supervisor = Supervisor()
-        return _supervisor
+    if _supervisor is None:
+        # No lock: a signal handler or a log handler may come in here again. A second one that is
+        # made meanwhile serves those that it was given to.
+        _supervisor = Supervisor(asyncio.new_event_loop())
+    return _supervisor
 
 
 def _in_child() -> None:
     # The thread did not come along. Its loop shares its descriptors with the parent's loop, so it
     # is kept as it is, for good: closing it here would deregister the parent's sockets.
-    global _lock, _supervisor
-    _lock = threading.Lock()
+    global _supervisor
     if _supervisor is not None:
         _inherited.append(_supervisor)
     _supervisor = None

@@ -9,7 +9,7 @@ from proclink._aside import errands, report
 from proclink._channels import Channels
 from proclink._link import Link, link_of
 from proclink._listener import Listener
-from proclink._options import MEBIBYTE, Options, Spin, check_timeout
+from proclink._options import LOGGER, MEBIBYTE, Options, Spin, check_timeout
 from proclink.transports import transport_for
 
 
@@ -49,10 +49,12 @@ def bind(
     """
     options = _options(max_message, ring_size, spin, handshake_timeout, logger)
     address = _address.parse(url)
+    transport = transport_for(address)
+    transport.prepare()
     link = Link(url, options, Channels(waits=True))
 
     def listen() -> None:
-        link._endpoint = transport_for(address).listen(address, options, link._channels)
+        link._endpoint = transport.listen(address, options, link._channels)
         link._url = str(link._endpoint.address)
 
     try:
@@ -70,6 +72,7 @@ def connect(
     *,
     timeout: float | None = 10.0,
     max_message: int = 64 * MEBIBYTE,
+    max_ring_size: int = 256 * MEBIBYTE,
     spin: Spin = "auto",
     handshake_timeout: float = 5.0,
     logger: logging.Logger | None = None,
@@ -79,12 +82,14 @@ def connect(
     Args:
         url: See :func:`bind`, which also tells the other arguments.
         timeout: Seconds to wait for the server to appear, ``None`` for ever, 0 to try once.
+        max_ring_size: On ``shm``, the largest ``ring_size`` of the server to adopt, in bytes.
 
     Raises:
         NoServer: No server answered in time.
         Busy: The address is a one-to-one end and has its peer.
         PeerRefused: One end runs as a user the other does not allow.
-        HandshakeFailed: What listens there does not speak proclink.
+        HandshakeFailed: What listens there does not speak proclink, or its rings are larger than
+            ``max_ring_size``.
         VersionMismatch: It speaks another version of it.
         AddressError: The URL makes no sense.
 
@@ -94,7 +99,7 @@ def connect(
         ...     reply = link.recv(timeout=1.0)
     """
     check_timeout(timeout)
-    options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger)
+    options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger, max_ring_size)
     address = _address.parse(url)
     connection = transport_for(address).connect(address, options, timeout)
     link = link_of(url, options, connection)
@@ -128,7 +133,8 @@ def _options(
     spin: Spin,
     handshake_timeout: float,
     logger: logging.Logger | None,
+    max_ring_size: int = 256 * MEBIBYTE,
 ) -> Options:
     if logger is None:
-        logger = logging.getLogger("proclink")
-    return Options(max_message, ring_size, spin, handshake_timeout, logger)
+        logger = LOGGER
+    return Options(max_message, ring_size, spin, handshake_timeout, logger, max_ring_size)

@@ -132,6 +132,56 @@ def send_one(url: str, text: str) -> None:
         link.send(text.encode(), timeout=LONG)
 
 
+# --- endings --------------------------------------------------------------------------------------
+
+
+def end_again_and_again(url: str) -> None:
+    """Connects and ends, each time as ordered, in a process of its own."""
+    while (order := hear()) is not None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _end(url, *order)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        say(os.waitstatus_to_exitcode(status))
+
+
+def _end(url: str, how: str, busy: bool, patience: float) -> None:
+    link = proclink.connect(url, timeout=LONG)
+    threads = []
+    if how == "closes by signal":
+        signal.signal(signal.SIGUSR1, lambda *_: link.close(patience))
+        say(os.getpid())
+        _on_and_on(lambda: link.send(bytes(1000)) if busy else link.recv())
+    else:
+        if busy:
+            threads.append(threading.Thread(target=_on_and_on, args=[link.recv], daemon=True))
+        if how == "closes while it sends":
+            sending = threading.Thread(
+                target=_on_and_on, args=[lambda: link.send(bytes(1000))], daemon=True
+            )
+            threads.append(sending)
+        for thread in threads:
+            thread.start()
+        say(os.getpid())
+        hear()
+    if how == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how != "leaves":
+        link.close(patience)
+        for thread in threads:
+            thread.join()
+    os._exit(0)
+
+
+def _on_and_on(call: Callable[[], object]) -> None:
+    with contextlib.suppress(proclink.LinkClosed):
+        while True:
+            call()
+
+
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import os
-import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -89,8 +88,10 @@ class MemoryChannel:
                 return clock.event(_core.TIMED_OUT)
         # In this order, between which no signal handler runs: the consumer looks at the queue.
         out.sent += size
-        out.messages.append(message)
-        out.changes.advance()
+        try:
+            out.messages.append(message)
+        finally:  # a signal handler may raise behind it
+            out.changes.advance()
         return None
 
     def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int:
@@ -126,9 +127,10 @@ class MemoryChannel:
         if longest is not None and size > longest:
             return clock.event(_core.TOO_SMALL, size)
         incoming.taken += size
-        message = incoming.messages.popleft()
-        incoming.changes.advance()
-        return message
+        try:
+            return incoming.messages.popleft()
+        finally:  # a signal handler may raise behind it
+            incoming.changes.advance()
 
     def recv(self, timeout: float | None) -> Event | bytes:
         clock = _Clock(timeout)
@@ -148,11 +150,16 @@ class MemoryChannel:
             if not isinstance(first, bytes):
                 return first
             messages = [first]
-            while len(messages) < most:
-                more = self._take(_Clock(0))
-                if not isinstance(more, bytes):
-                    break
-                messages.append(more)
+            try:
+                while len(messages) < most:
+                    more = self._take(_Clock(0))
+                    if not isinstance(more, bytes):
+                        break
+                    messages.append(more)
+            except BaseException:  # a signal handler raised: they go back where they were
+                self._incoming.taken -= sum(map(len, messages))
+                self._incoming.messages.extendleft(reversed(messages))
+                raise
             return messages
 
     def recv_into(self, target: Buffer, timeout: float | None) -> Event | int:
@@ -180,7 +187,7 @@ class MemoryChannel:
     def has_message(self) -> bool:
         return bool(self._incoming.messages)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = 0.0) -> None:
         self.closed = True
         self._outgoing.sender_closed = True
         self._incoming.receiver_closed = True
@@ -214,7 +221,8 @@ def _as_bytes(message: Buffer) -> bytes:
 
 # --- names ----------------------------------------------------------------------------------------
 
-_lock = threading.RLock()  # a collection inside it may close another endpoint
+# Changed by single steps: a signal handler or a finalizer may come in between, and close an
+# endpoint in another thread.
 _endpoints: dict[str, _MemoryEndpoint] = {}
 
 
@@ -223,48 +231,52 @@ class _MemoryEndpoint:
         self.address = address
         self.options = options
         self.gate = gate
+        # One newcomer at a time; whoever interrupts one that holds it is turned away.
+        self.turn = _core.DirectionLock()
 
     def close(self) -> None:
-        with _lock:
-            if _endpoints.get(self.address.name) is self:
-                del _endpoints[self.address.name]
+        if _endpoints.get(self.address.name) is self:
+            _endpoints.pop(self.address.name, None)
+
+
+def prepare() -> None:
+    """See :class:`proclink.transports._contract.Transport`."""
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
-    with _lock:
-        if address.name in _endpoints:
-            raise AddressInUse(str(address), os.getpid())
-        endpoint = _endpoints[address.name] = _MemoryEndpoint(address, options, gate)
+    endpoint = _MemoryEndpoint(address, options, gate)
+    if _endpoints.setdefault(address.name, endpoint) is not endpoint:
+        raise AddressInUse(str(address), os.getpid())
     return endpoint
 
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
     patience = Patience(timeout)
-    while True:
-        with _lock:
-            endpoint = _endpoints.get(address.name)
-        if endpoint is not None:
-            break
+    while (endpoint := _endpoints.get(address.name)) is None:
         patience.pause(address, "there is no such name in this process")
     there, back = (_Direction(endpoint.options.ring_size) for _ in range(2))
     max_send = min(options.max_message, endpoint.options.max_message)
     peer = Peer(os.getpid(), os.geteuid(), os.getegid())
-    connection = Connection(MemoryChannel(back, there, max_send), peer, max_send)
-    with _lock:  # a gate takes one at a time
-        admitted = endpoint.gate.admit()
+    theirs = Connection(MemoryChannel(back, there, max_send), peer, max_send)
+    ours = Connection(MemoryChannel(there, back, max_send), peer, max_send)
+    with endpoint.turn.turn(None) as event:
+        admitted = event is None and endpoint.gate.admit()
         if admitted:
-            endpoint.gate.deliver(connection)
+            try:
+                endpoint.gate.deliver(theirs)
+            except BaseException:  # a signal handler raised
+                endpoint.gate.withdraw()
+                ours.channel.close()
+                raise
     if not admitted:
         raise Busy(f"{address} is a one-to-one end and has its peer already")
-    return Connection(MemoryChannel(there, back, max_send), peer, max_send)
+    return ours
 
 
 def _in_child() -> None:
     # The threads that would answer did not come along.
-    global _lock
-    _lock = threading.RLock()
     _endpoints.clear()
 
 

@@ -7,6 +7,7 @@ import socket
 from proclink._address import Address
 from proclink._options import Options
 from proclink._peer import Peer
+from proclink._supervisor import supervisor
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
@@ -28,6 +29,11 @@ class _Pipe:
 
     def offer(self, options: Options) -> Offer:
         return StreamOffer(options)
+
+
+def prepare() -> None:
+    """See :class:`proclink.transports._contract.Transport`."""
+    supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:

@@ -13,6 +13,7 @@ from proclink._errors import HandshakeFailed, SharedMemoryFull
 from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
 from proclink._peer import Peer, process_handle
+from proclink._supervisor import supervisor
 from proclink.transports._contract import Channel, Connection, Endpoint, Gate
 from proclink.transports._sockets import Offer, Patience, Terms, agree, close_all, introduce, ready
 from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
@@ -105,6 +106,11 @@ class _Shm:
         return _Memory(options)
 
 
+def prepare() -> None:
+    """See :class:`proclink.transports._contract.Transport`."""
+    supervisor()
+
+
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
     return UnixEndpoint(address, _Shm(), options, gate)
@@ -119,17 +125,23 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
         try:
             if not all(map(_core.is_doorbell, descriptors[1:])):
                 raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
+            if welcome.ring_size > options.max_ring_size:
+                raise HandshakeFailed(
+                    f"the server at {address} has rings of {welcome.ring_size} bytes, more than "
+                    f"the {options.max_ring_size} of max_ring_size="
+                )
             try:
                 segment = _core.attach_segment(descriptors[0], welcome.ring_size)
             except (OSError, ValueError) as error:
                 raise HandshakeFailed(
-                    f"the memory that {address} sent is not sealed memory of the agreed size"
+                    f"the memory that {address} sent is not sealed and allocated memory of the "
+                    "agreed size"
                 ) from error
             ready(sock, _Shm.number, address)
             peer_data, peer_space, own_data, own_space = descriptors[1:]
-            del descriptors[1:]
-            process = process_handle(sock, peer)
             terms = agree(options, welcome)
+            process = process_handle(sock, peer)
+            del descriptors[1:]
             channel = _core.ShmChannel(
                 segment,
                 creator=False,

@@ -17,6 +17,7 @@ from proclink._errors import (
 )
 from proclink._options import Options
 from proclink._peer import Peer
+from proclink._supervisor import supervisor
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
@@ -65,6 +66,11 @@ def _resolve(
     except (socket.gaierror, UnicodeError) as error:
         raise ConnectionFailed(f"the host of {address} is unknown: {error}") from error
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
+
+
+def prepare() -> None:
+    """See :class:`proclink.transports._contract.Transport`."""
+    supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
