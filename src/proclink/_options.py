@@ -13,7 +13,7 @@ Spin: TypeAlias = Literal["auto"] | float
 
 MEBIBYTE = 1024 * 1024
 LOGGER = logging.getLogger("proclink")
-"""Asked for once: getLogger() takes a lock that a signal handler which raises there leaves locked."""
+"""Asked for once: getLogger() takes a lock, which a handler that raises there leaves locked."""
 LARGEST_MESSAGE = 1 << 40
 
 
