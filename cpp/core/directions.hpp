@@ -51,10 +51,15 @@ class Directions {
     return Deadline::after(kLongest);
   }
 
-  // The steps of an ending, in this order: announce_end(); take the directions, `sending` first; then
-  // what is_ended() guards; note_end(). Where a direction cannot be taken, the rest is owed: whoever
-  // leaves it later sees that, because it was announced before the attempt (both seq_cst).
-  void announce_end() { owed_.store(true, std::memory_order_seq_cst); }
+  // Takes a direction to end the channel, `sending` first. False when it cannot be had: then the rest
+  // of the close is owed, to be done by whoever leaves. Who leaves between the two attempts may not
+  // see that it is, and so leaves the second one its direction; who leaves later sees it (the word of
+  // the lock and owed_ are seq_cst or ordered by its mutex).
+  bool take_to_end(DirectionLock& direction, Deadline patience) {
+    if (direction.take_to_close(patience)) return true;
+    owed_.store(true, std::memory_order_seq_cst);
+    return direction.take_to_close(Deadline::immediate());
+  }
   // With `sending`.
   bool is_ended() const { return ended_; }
   void note_end() {

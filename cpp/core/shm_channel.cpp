@@ -429,9 +429,8 @@ Status ShmChannel::finish_stream() {
 }
 
 Status ShmChannel::end_close(Interruption interruption, Deadline patience) {
-  announce_end();
-  if (!sending.take_to_close(patience)) return Status::ok;
-  if (is_ended() || !receiving.take_to_close(patience)) {
+  if (!take_to_end(sending, patience)) return Status::ok;
+  if (is_ended() || !take_to_end(receiving, patience)) {
     sending.give();
     return Status::ok;
   }

@@ -595,8 +595,7 @@ Status StreamChannel::say_goodbye(Interruption interruption, bool& receiving_tak
 }
 
 Status StreamChannel::end_close(Interruption interruption, Deadline patience) {
-  announce_end();
-  if (!sending.take_to_close(patience)) return Status::ok;
+  if (!take_to_end(sending, patience)) return Status::ok;
   if (is_ended()) {
     sending.give();
     return Status::ok;
@@ -608,7 +607,7 @@ Status StreamChannel::end_close(Interruption interruption, Deadline patience) {
   // with it. And no more on TCP, where the input is still to be taken off.
   const bool tcp = is_tcp();
   ::shutdown(socket_, tcp ? SHUT_RD : SHUT_RDWR);
-  if (!receiving_taken && !receiving.take_to_close(patience)) {
+  if (!receiving_taken && !take_to_end(receiving, patience)) {
     sending.give();
     return status;
   }

@@ -203,6 +203,13 @@ class Inside {
   bool left_ = false;
 };
 
+// The same for a call whose outcome is known already.
+template <class Channel>
+Status leave(Channel& channel, DirectionLock& lock, Status status) {
+  const Inside inside(channel, lock);
+  return status;
+}
+
 template <class Channel>
 Status send(Channel& channel, const void* message, std::size_t length, Deadline deadline) {
   Status status = take(channel.sending, deadline);
