@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import proclink
+from proclink._aside import reports
 from proclink._supervisor import supervisor
 from proclink.transports import _sockets
 
@@ -403,17 +404,23 @@ def end_with(what: str, url: str) -> None:
 class _Records(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
-        self.texts: list[str] = []
+        self._texts: list[str] = []
         self.came = threading.Condition()
+
+    @property
+    def texts(self) -> list[str]:
+        """What was logged so far; records come in a thread of their own."""
+        reports.call(lambda: None)
+        return self._texts
 
     def emit(self, record: logging.LogRecord) -> None:
         with self.came:
-            self.texts.append(record.getMessage())
+            self._texts.append(record.getMessage())
             self.came.notify_all()
 
     def wait_for(self, text: str, count: int = 1) -> bool:
         with self.came:
-            return self.came.wait_for(lambda: sum(text in t for t in self.texts) >= count, LONG)
+            return self.came.wait_for(lambda: sum(text in t for t in self._texts) >= count, LONG)
 
 
 def _recording() -> tuple[logging.Logger, _Records]:
