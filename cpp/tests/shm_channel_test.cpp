@@ -562,6 +562,7 @@ void close_behind_a_stream(bool peer_sends_first) {
   sending.await_asleep();
   Sleeper peer([&] {
     if (peer_sends_first) CHECK_STATUS(send_text(*ends.b, 1, 1'000'000), Status::ok);
+    while (!ends.a->is_closed()) std::this_thread::yield();  // or the stream would pass before it
     Receiver receiver(*ends.b);
     CHECK_STATUS(receiver.receive(Deadline::never()), Status::peer_closed);
   });
