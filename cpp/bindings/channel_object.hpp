@@ -97,10 +97,12 @@ class ChannelObject {
     // Its first place is there before a message is taken for it.
     nb::object messages = nb::steal(PyList_New(1));
     if (!messages.is_valid()) throw nb::python_error();
+    // No hole in it meanwhile: the garbage collector shows it to others.
+    PyList_SET_ITEM(messages.ptr(), 0, nb::none().release().ptr());
     return in_turn(std::nullopt, timeout, [&]() -> nb::object {
       nb::object first = receive(timeout);
       if (!PyBytes_Check(first.ptr())) return first;
-      PyList_SET_ITEM(messages.ptr(), 0, first.release().ptr());
+      PyList_SetItem(messages.ptr(), 0, first.release().ptr());
       while (static_cast<std::size_t>(PyList_GET_SIZE(messages.ptr())) < most &&
              channel_.poll_message() == Status::ok && channel_.message_complete()) {
         const nb::object next = nb::steal(copy());

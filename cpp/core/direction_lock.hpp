@@ -74,6 +74,8 @@ class DirectionLock {
   //   closed, interrupted
   Status take(Deadline deadline, Interruption interruption) {
     if (try_take()) return Status::ok;
+    // Before the mutex, which may be locked for good in a forked child: see abandon().
+    if ((word_.load(std::memory_order_acquire) & kClosed) != 0) return Status::closed;
     std::unique_lock guard(mutex_);
     Waiter self{this_thread()};
     Status status = may_wait(self, deadline);
