@@ -98,6 +98,7 @@ class ChannelObject {
     // Its first place is there before a message is taken for it.
     nb::object messages = nb::steal(PyList_New(1));
     if (!messages.is_valid()) throw nb::python_error();
+    // No hole in it meanwhile: the garbage collector shows it to others.
     PyList_SET_ITEM(messages.ptr(), 0, nb::none().release().ptr());
     return in_turn(std::nullopt, timeout, [&]() -> nb::object {
       nb::object first = receive(timeout);

@@ -398,6 +398,37 @@ def end_with(what: str, url: str) -> None:
     say("ending")
 
 
+def fork_beside_senders(url: str, forks: int) -> None:
+    """Forks while threads contend for a direction; each child uses the link and is told at once."""
+    link = proclink.connect(url, timeout=LONG)
+
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            link.send(b"x", timeout=LONG)
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    statuses = []
+    for _ in range(forks):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(int(LONG) // 6)  # ends a child that waits
+            try:
+                link.send(b"from the child", timeout=0)
+            except proclink.ForkedLink:
+                os._exit(0)
+            os._exit(1)
+        statuses.append(os.waitpid(pid, 0)[1])
+    over.set()
+    for sender in senders:
+        sender.join()
+    link.close()
+    say(statuses)
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 

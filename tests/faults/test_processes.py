@@ -45,6 +45,19 @@ def test_a_forked_child_cannot_use_a_link(url: str) -> None:
         assert child.wait() == 0
 
 
+def test_a_child_forked_beside_busy_threads_is_told_at_once(url: str) -> None:
+    forks = 100
+    with (
+        proclink.listen(url) as listener,
+        Child(roles.fork_beside_senders, listener.address, forks) as child,
+        listener.accept(timeout=SOON) as link,
+    ):
+        taking = Background(lambda: sum(1 for _ in link))
+        assert child.hear() == [0] * forks
+        assert taking.result() > 0
+        assert child.wait() == 0
+
+
 def test_a_forked_child_cannot_use_a_link_in_memory() -> None:
     with Child(roles.fork_in_memory, "memory://family") as child:
         assert child.hear() == ["ForkedLink"] * 2
