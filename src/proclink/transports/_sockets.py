@@ -31,6 +31,7 @@ from proclink.transports._contract import Channel, Connection, Gate
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_WITHOUT_RESOURCES = 0.1
 _SHORTEST_HANDSHAKE = 1.0
+_LONGEST_DECISION = 1.0
 _FIRST_RETRY = 0.001
 _LONGEST_RETRY = 0.05
 
@@ -137,6 +138,7 @@ class SocketEndpoint:
         self._options = options
         self._gate = gate
         self._newcomers: set[asyncio.Task[None]] = set()
+        self._admitted: set[asyncio.Task[None]] = set()  # those of them with a reserved place
         sock.setblocking(False)
         _fork.on_fork(self, SocketEndpoint._forget)
         self._resuming: asyncio.TimerHandle | None = None
@@ -165,6 +167,7 @@ class SocketEndpoint:
         newcomer = loop.create_task(self._receive(sock))
         self._newcomers.add(newcomer)
         newcomer.add_done_callback(self._newcomers.discard)
+        newcomer.add_done_callback(self._admitted.discard)
         # And not in the task, which may be cancelled before it has begun.
         newcomer.add_done_callback(lambda _: sock.close())
 
@@ -197,7 +200,7 @@ class SocketEndpoint:
         if hello.transport != self._scheme.number:
             self._answer(sock, Answer.OTHER_TRANSPORT)
             raise HandshakeFailed("it uses another transport")
-        if not self._gate.admit():
+        if not await self._admit():
             self._answer(sock, Answer.BUSY)
             raise ConnectionFailed("there is a peer already")
         try:
@@ -205,6 +208,26 @@ class SocketEndpoint:
         except BaseException:
             self._gate.withdraw()
             raise
+
+    async def _admit(self) -> bool:
+        """Whether there is a place.
+
+        One that an earlier newcomer has reserved is not taken yet: that one may have come, sent and
+        gone already, and only its last words of the handshake are still to be read.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + min(_LONGEST_DECISION, self._options.handshake_timeout / 2)
+        while not self._gate.admit():
+            left = end - loop.time()
+            if not self._admitted or left <= 0:
+                return False
+            await asyncio.wait(
+                set(self._admitted), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+        newcomer = asyncio.current_task()
+        assert newcomer is not None  # noqa: S101 - this is a coroutine
+        self._admitted.add(newcomer)
+        return True
 
     async def _welcome(self, sock: socket.socket, peer: Peer, hello: Introduction) -> Connection:
         try:
