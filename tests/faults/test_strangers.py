@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import threading
@@ -173,6 +174,14 @@ def _memfd(size: int) -> int:
     return descriptor
 
 
+def _sparse() -> int:
+    descriptor = _memfd(2 * (os.sysconf("SC_PAGESIZE") + RING))
+    fcntl.fcntl(
+        descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    )
+    return descriptor
+
+
 def _null() -> int:
     return os.open("/dev/null", os.O_RDWR)
 
@@ -193,6 +202,7 @@ WRONG: dict[str, Callable[[], list[int]]] = {
     "a doorbell for memory": lambda: _doorbells(5),
     "unsealed": lambda: [_memfd(2 * (os.sysconf("SC_PAGESIZE") + RING)), *_doorbells()],
     "unsealed and short": lambda: [_memfd(10), *_doorbells()],
+    "sparse": lambda: [_sparse(), *_doorbells()],
     "a larger ring": lambda: [_core.create_segment(2 * RING)[1], *_doorbells()],
     "files for doorbells": lambda: [_sealed(), *(_null() for _ in range(4))],
     "pipes for doorbells": lambda: [_sealed(), *(_pipe_end() for _ in range(4))],
@@ -212,6 +222,23 @@ def test_wrong_descriptors(descriptors: Callable[[], list[int]]) -> None:
 def test_a_wrong_ring_size(ring_size: int) -> None:
     serve = welcome_with("shm", lambda: [_sealed(), *_doorbells()], ring_size=ring_size)
     with rogue_server("shm", serve) as url, pytest.raises(proclink.HandshakeFailed):
+        proclink.connect(url, timeout=SOON)
+
+
+def test_rings_larger_than_the_client_adopts() -> None:
+    with proclink.listen("shm://large", ring_size=4 * RING) as listener:
+        for most in (RING, 4 * RING - 1):
+            with pytest.raises(proclink.HandshakeFailed, match="max_ring_size"):
+                proclink.connect(listener.address, timeout=SOON, max_ring_size=most)
+        proclink.connect(listener.address, timeout=SOON, max_ring_size=4 * RING).close()
+
+
+def test_the_largest_rings_are_not_adopted_unasked() -> None:
+    serve = welcome_with("shm", lambda: [_sealed(), *_doorbells()], ring_size=_core.LARGEST_RING)
+    with (
+        rogue_server("shm", serve) as url,
+        pytest.raises(proclink.HandshakeFailed, match="max_ring_size"),
+    ):
         proclink.connect(url, timeout=SOON)
 
 
