@@ -1,9 +1,13 @@
 // proclink._core: the native channels. No policy here; see src/proclink/_core.pyi for the contract.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <memory>
+#include <string>
 
 #include "channel_object.hpp"
+#include "descriptors.hpp"
 #include "doorbell.hpp"
 #include "event.hpp"
 #include "lease.hpp"
@@ -19,10 +23,23 @@ using namespace nb::literals;
 namespace proclink::python {
 namespace {
 
+// The memory, then the doorbells of the end that made it, then those of the other one.
+constexpr std::size_t kShmDescriptors = 5;
+
 [[noreturn]] void raise(const SystemError& error) {
   errno = error.code;
   PyErr_SetFromErrnoWithFilename(PyExc_OSError, error.call);
   throw nb::python_error();
+}
+
+void add(Descriptors& descriptors, int handle) {
+  if (!descriptors.add(handle)) throw nb::value_error("no more descriptors fit");
+}
+
+// socket.socket as it is written in C; kept for good, as the module is.
+nb::handle& socket_type() {
+  static nb::handle type;
+  return type;
 }
 
 // The memory and the descriptor that lets a peer map it.
@@ -35,7 +52,8 @@ class SegmentObject {
   std::shared_ptr<Segment> segment_;
 };
 
-nb::tuple create_segment(std::uint64_t capacity) {
+// The memory; its descriptor, which lets a peer map it, goes to `descriptors`.
+SegmentObject create_segment(std::uint64_t capacity, Descriptors& descriptors) {
   SystemError error;
   Segment::Handle handle = -1;
   std::shared_ptr<Segment> segment;
@@ -45,8 +63,8 @@ nb::tuple create_segment(std::uint64_t capacity) {
     segment = Segment::create(capacity, handle, error);
   }
   if (error) raise(error);
-  return nb::make_tuple(nb::cast(new SegmentObject(std::move(segment)), nb::rv_policy::take_ownership),
-                        handle);
+  add(descriptors, handle);
+  return SegmentObject(std::move(segment));
 }
 
 SegmentObject attach_segment(Segment::Handle handle, std::uint64_t capacity) {
@@ -61,11 +79,47 @@ SegmentObject attach_segment(Segment::Handle handle, std::uint64_t capacity) {
   return SegmentObject(std::move(segment));
 }
 
-Doorbell::Handle create_doorbell() {
+Doorbell::Handle create_doorbell(Descriptors& descriptors) {
   SystemError error;
   Doorbell doorbell = Doorbell::create(error);
   if (error) raise(error);
-  return doorbell.release();
+  const Doorbell::Handle handle = doorbell.release();
+  add(descriptors, handle);
+  return handle;
+}
+
+nb::bytes receive(Descriptors& self, int socket, std::size_t size) {
+  SystemError error;
+  std::byte data[256];
+  const std::size_t count = self.receive(socket, data, std::min(size, sizeof data), error);
+  if (error) raise(error);
+  return nb::bytes(data, count);
+}
+
+int open_path(Descriptors& self, const std::string& path) {
+  SystemError error;
+  const int handle = self.open_path(path.c_str(), error);
+  if (error) raise(error);
+  return handle;
+}
+
+nb::list handles(const Descriptors& self) {
+  nb::list list;
+  for (std::size_t index = 0; index < self.count(); ++index) list.append(self.at(index));
+  return list;
+}
+
+// `socket`, a Python socket, gives its descriptor up and has none any more. By the method of the type in C: in
+// that of the type in Python a signal handler may raise, with the descriptor in nobody's hands.
+int detach(nb::handle socket) {
+  return nb::cast<int>(socket_type().attr("detach")(socket));
+}
+
+// With the GIL, and so in one step for a fork: the socket's own close() lets go of it, with the
+// descriptor in nobody's hands.
+void close_socket(nb::handle socket) {
+  Descriptors held;
+  held.add(detach(socket));
 }
 
 template <class Lease>
@@ -171,13 +225,22 @@ NB_MODULE(_core, m) {
   };
   for (const auto& [name, status] : statuses) m.attr(name) = static_cast<int>(status);
 
+  socket_type() = nb::object(nb::module_::import_("_socket").attr("socket")).release();
+
   m.attr("SMALLEST_RING") = Segment::kSmallestRing;
   m.attr("LARGEST_RING") = Segment::kLargestRing;
 
   nb::class_<SegmentObject>(m, "Segment");
-  m.def("create_segment", &create_segment, "capacity"_a);
+  nb::class_<Descriptors>(m, "Descriptors", nb::is_weak_referenceable())
+      .def(nb::init<>())
+      .def("receive", &receive, "socket"_a, "size"_a)
+      .def("open_path", &open_path, "path"_a)
+      .def("close", &Descriptors::close)
+      .def_prop_ro("handles", &handles);
+  m.def("create_segment", &create_segment, "capacity"_a, "descriptors"_a);
   m.def("attach_segment", &attach_segment, "handle"_a, "capacity"_a);
-  m.def("create_doorbell", &create_doorbell);
+  m.def("close_socket", &close_socket, "socket"_a);
+  m.def("create_doorbell", &create_doorbell, "descriptors"_a);
   m.def(
       "set_main_thread", [](unsigned long identifier) { main_thread().store(identifier); },
       "identifier"_a);
@@ -225,9 +288,10 @@ NB_MODULE(_core, m) {
                             nb::type_slots(channel_slots<Stream>));
   stream.def(
       "__init__",
-      [](Stream* self, int socket, std::uint64_t max_send, std::uint64_t max_receive,
+      [](Stream* self, nb::handle socket, std::uint64_t max_send, std::uint64_t max_receive,
          Nanoseconds spin) {
-        new (self) Stream(socket, Limits{max_send, max_receive, spin}, kSignals);
+        // It closes what it cannot use.
+        new (self) Stream(detach(socket), Limits{max_send, max_receive, spin}, kSignals);
       },
       "socket"_a, "max_send"_a, "max_receive"_a, "spin"_a);
   define_channel(stream);
@@ -236,17 +300,31 @@ NB_MODULE(_core, m) {
                                    nb::type_slots(channel_slots<ShmChannelObject>));
   shm.def(
       "__init__",
-      [](ShmChannelObject* self, const SegmentObject& segment, bool creator, int own_data,
-         int own_space, int peer_data, int peer_space, int control, int process,
-         std::uint64_t max_send, std::uint64_t max_receive, Nanoseconds spin) {
+      [](ShmChannelObject* self, const SegmentObject& segment, Descriptors& descriptors,
+         nb::handle control, long pid, bool creator, std::uint64_t max_send,
+         std::uint64_t max_receive, Nanoseconds spin) {
+        if (descriptors.count() != kShmDescriptors)
+          throw nb::value_error("not the descriptors of a channel");
+        SystemError error;
+        const int process =
+            PeerWatch::open_process(nb::cast<int>(control.attr("fileno")()), pid, error);
+        if (error) raise(error);
+        Descriptors held;
+        held.add(process);
+        const int handle = detach(control);
+        PeerWatch watch(handle, held.take(0));
+        const auto bells = [&](std::size_t index) {
+          return Doorbells{Doorbell(descriptors.take(index)), Doorbell(descriptors.take(index + 1))};
+        };
+        Doorbells creators = bells(1), others = bells(3);
+        descriptors.close();  // the memory is mapped
         new (self) ShmChannelObject(segment.segment(), creator,
-                                    Doorbells{Doorbell(own_data), Doorbell(own_space)},
-                                    Doorbells{Doorbell(peer_data), Doorbell(peer_space)},
-                                    PeerWatch(control, process),
+                                    std::move(creator ? creators : others),
+                                    std::move(creator ? others : creators), std::move(watch),
                                     Limits{max_send, max_receive, spin}, kSignals);
       },
-      "segment"_a, nb::kw_only(), "creator"_a, "own_data"_a, "own_space"_a, "peer_data"_a,
-      "peer_space"_a, "control"_a, "process"_a, "max_send"_a, "max_receive"_a, "spin"_a);
+      "segment"_a, "descriptors"_a, "control"_a, "pid"_a, nb::kw_only(), "creator"_a, "max_send"_a,
+      "max_receive"_a, "spin"_a);
   define_channel(shm);
   shm.def("recv_view", &ShmChannelObject::recv_view, "timeout"_a.none())
       .def("loan", &ShmChannelObject::loan, "size"_a, "timeout"_a.none());

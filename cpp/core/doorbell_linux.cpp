@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "doorbell.hpp"
+#include "fork_guard.hpp"
 
 namespace proclink {
 
@@ -55,7 +56,9 @@ void Doorbell::drain() const {
 }
 
 void Doorbell::close() {
-  if (handle_ != kNone) ::close(std::exchange(handle_, kNone));
+  if (handle_ == kNone) return;
+  const ForkGuard guard;
+  ::close(std::exchange(handle_, kNone));
 }
 
 }  // namespace proclink

@@ -5,6 +5,7 @@
 
 #include "clock.hpp"
 #include "doorbell.hpp"
+#include "system_error.hpp"
 
 namespace proclink {
 
@@ -19,6 +20,9 @@ class PeerWatch {
 
   // Takes ownership. `process` may be kNone where the system cannot give one.
   PeerWatch(Handle control, Handle process) : control_(control), process_(process) {}
+  // A handle that becomes readable when the process at the other end of `control` ends, whose id is
+  // `pid` (0: not known); kNone where the system has no such thing. The caller's to close.
+  static Handle open_process(Handle control, long pid, SystemError& error);
   PeerWatch(PeerWatch&& other) noexcept
       : control_(std::exchange(other.control_, kNone)),
         process_(std::exchange(other.process_, kNone)) {}

@@ -35,7 +35,7 @@ constexpr std::size_t kLine = 64;
 constexpr std::size_t kRecordHeader = 16;
 
 // How much goes through a ring at a time, in bytes. Each answers a question of its own, so they are
-// four numbers, and RingMemory bounds by its ring what could be too much for it
+// five numbers, and RingMemory bounds by its ring what could be too much for it
 // (docs/decisions/0004).
 //
 // A record is published in halves, so that the two copies overlap, but a step is not shorter than
@@ -49,6 +49,10 @@ constexpr std::size_t kStreamPiece = 32 * 1024;
 constexpr std::size_t kLongestInBatch = 16 * 1024;
 // A batch is published whenever that much more of it is there.
 constexpr std::size_t kBatchStep = 4 * 1024;
+// How much room the consumer gives back before it tells the producer, as long as there is more to
+// read and room for more to write. The barrier in it costs a short message a sixth of its way; a producer that looks whether its
+// peer moves looks less often than that (ShmChannel::kLivenessStep).
+constexpr std::size_t kToldLater = 4 * 1024;
 
 constexpr std::uint64_t round_to_line(std::uint64_t bytes) {
   return (bytes + (kLine - 1)) & ~std::uint64_t{kLine - 1};
@@ -219,6 +223,8 @@ class RingConsumer {
       return false;
     }
     written_ = written;
+    // A producer that is short of room, or soon may be, is told at once.
+    told_later_ = written - told_ <= ring_.capacity / 2 ? kToldLater : 0;
     return true;
   }
 
@@ -249,13 +255,26 @@ class RingConsumer {
   const std::byte* payload() const { return ring_.at(read_) + kRecordHeader; }
   const std::byte* at_offset(std::uint64_t bytes) const { return ring_.at(read_ + bytes); }
 
-  // Gives `bytes` back to the producer. `asleep`: the caller rings it. Partner of the store: the
-  // load in RingProducer::refresh(); our reads of the payload come before it.
+  // Gives `bytes` back to the producer. `asleep`: the caller rings it. While more records are there,
+  // and room is not short, the producer is told of several at once.
   [[nodiscard]] PeerWas release(std::uint64_t bytes) {
     read_ += bytes;
+    // relaxed: a flag that goes up just now is seen with the next record, or by tell() before this
+    // end waits itself.
+    if (written_ != read_ && read_ - told_ < told_later_ &&
+        ring_.words->producer_state.load(std::memory_order_relaxed) == kAwake) [[likely]]
+      return PeerWas::awake;
+    return tell();
+  }
+
+  // Tells the producer all that was given back. Partner of the store: the load in
+  // RingProducer::refresh(); our reads of the payload come before it.
+  [[nodiscard]] PeerWas tell() {
+    told_ = read_;
     ring_.words->read.store(read_, std::memory_order_seq_cst);
     return take_down(ring_.words->producer_state);
   }
+  bool owes_room() const { return told_ != read_; }
 
   bool peer_is_closed() const {
     return ring_.words->producer_state.load(std::memory_order_relaxed) == kClosed;
@@ -271,6 +290,8 @@ class RingConsumer {
   RingMemory ring_;
   std::uint64_t max_message_;
   std::uint64_t read_ = 0;     // private; shared memory only ever receives it
+  std::uint64_t told_ = 0;     // what it received last
+  std::uint64_t told_later_ = 0;
   std::uint64_t written_ = 0;  // the producer's position, as last validated
   bool corrupt_ = false;
   const char* violation_ = "";

@@ -129,6 +129,7 @@ Status ShmChannel::wait_for_more(Deadline deadline) {
       const bool answer = has_sent_.exchange(false, std::memory_order_relaxed);
       pauses = answer ? kPausesForAnswer : kPausesForMessage;
     }
+    if (rx_.owes_room()) tell_room(rx_.tell());
     const Status status = wait(ready, rx_.ring().words->consumer_state, own_.data, receive_spin_,
                                pauses, deadline);
     if (status == Status::peer_lost) {

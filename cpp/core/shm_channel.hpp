@@ -171,9 +171,10 @@ class ShmChannel : public Directions {
   Status settle(Deadline deadline);
   Status begin_message();
   Status read_mark(Deadline deadline, bool& restart);
-  void give_back(std::uint64_t bytes) {
+  void give_back(std::uint64_t bytes) { tell_room(rx_.release(bytes)); }
+  void tell_room(PeerWas peer) {
     // A bell made to block is heard in the other direction, or is the peer's own loss.
-    if (rx_.release(bytes) == PeerWas::asleep) [[unlikely]]
+    if (peer == PeerWas::asleep) [[unlikely]]
       static_cast<void>(peer_.space.ring());
   }
   Status wait_for_room(std::uint64_t bytes, Deadline deadline);

@@ -15,6 +15,7 @@
 #include <linux/sockios.h>
 #endif
 
+#include "fork_guard.hpp"
 #include "poll_posix.hpp"
 #include "stream_channel.hpp"
 
@@ -190,6 +191,7 @@ Status StreamChannel::wait_to_send(Deadline deadline) {
 // The bell's handle, or -1 when the system gives none.
 int StreamChannel::closing_bell() {
   if (!has_closing_bell_.load(std::memory_order_relaxed)) {
+    const ForkGuard guard;
     SystemError error;
     Doorbell bell = Doorbell::create(error);
     if (error) return -1;
@@ -666,7 +668,10 @@ void StreamChannel::abandon() {
 }
 
 void StreamChannel::release_handles() {
-  if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+  if (socket_ >= 0) {
+    const ForkGuard guard;
+    ::close(std::exchange(socket_, -1));
+  }
   closing_bell_.close();
 }
 

@@ -100,6 +100,41 @@ void is_full_at_its_capacity() {
   }
 }
 
+// Room is told in groups, but never when the producer could miss it.
+void tells_of_room_in_groups() {
+  Ring ring;
+  const auto told = [&] { return ring.memory.words->read.load(); };
+  constexpr std::uint64_t kRecords = 3 * kToldLater / kLine;
+  for (std::uint64_t i = 0; i < kRecords; ++i) write(ring.producer, i, 0);
+  CHECK(ring.consumer.refresh());
+  for (std::uint64_t i = 0; i < kRecords; ++i) {
+    read(ring.consumer, i, 0);
+    const std::uint64_t read = (i + 1) * kLine;
+    CHECK(told() <= read);
+    CHECK(read - told() < kToldLater);
+    CHECK((told() == read) == !ring.consumer.owes_room());
+  }
+  CHECK(told() == ring.producer.position());  // with the last one
+
+  // Whoever waits for room is told at once, and rung.
+  for (std::uint64_t i = 0; i < 3; ++i) write(ring.producer, i, 0);
+  CHECK(ring.consumer.refresh());
+  read(ring.consumer, 0, 0);
+  CHECK(ring.consumer.owes_room());
+  ring.memory.words->producer_state.store(kAsleep);
+  CHECK(ring.consumer.release(kLine) == PeerWas::asleep);
+  CHECK(!ring.consumer.owes_room());
+
+  // And so is whoever is about to, when this end will wait itself.
+  for (std::uint64_t i = 0; i < 3; ++i) write(ring.producer, i, 0);
+  CHECK(ring.consumer.refresh());
+  CHECK(ring.consumer.release(kLine) == PeerWas::awake);
+  CHECK(ring.consumer.owes_room());
+  ring.memory.words->producer_state.store(kAsleep);
+  CHECK(ring.consumer.tell() == PeerWas::asleep);
+  CHECK(!ring.consumer.owes_room());
+}
+
 void shows_nothing_before_it_is_published() {
   Ring ring;
   ring.producer.begin(RecordKind::data, 0);
@@ -353,6 +388,7 @@ int main() {
   carries_every_length_through_every_line();
   wraps_in_one_piece();
   is_full_at_its_capacity();
+  tells_of_room_in_groups();
   shows_nothing_before_it_is_published();
   bounds_what_goes_through_at_a_time();
   publishes_in_steps();

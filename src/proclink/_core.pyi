@@ -1,5 +1,6 @@
 """The native channels. Statuses and events are told in ``transports/_contract.py``."""
 
+import socket
 from collections.abc import Iterable
 from typing import Literal
 
@@ -66,6 +67,33 @@ class LoanLease:
     def exported(self) -> bool:
         """Whether a view of the room is alive."""
 
+class Descriptors:
+    """Descriptors on their way to a channel, owned from their first moment; at most eight.
+
+    No signal handler runs, and no thread forks, between a descriptor's coming and its being owned.
+    Closed when it is collected.
+    """
+
+    def receive(self, socket: int, size: int) -> bytes:
+        """What waits in a Unix socket, at most ``size`` bytes (256), and the descriptors with it.
+
+        Raises:
+            BlockingIOError: Nothing waits.
+            OSError: The system could not hand the descriptors over: a limit of this process.
+        """
+
+    def open_path(self, path: str) -> int:
+        """Opens a file as a name only (``O_PATH``).
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+
+    def close(self) -> None: ...
+    @property
+    def handles(self) -> list[int]:
+        """The descriptors, in the order they came; still owned."""
+
 class _Channel:
     def send(self, message: Buffer, timeout: float | None, /) -> Event | None: ...
     def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int: ...
@@ -97,28 +125,42 @@ class StreamChannel(_Channel):
     """Messages over a connected stream socket, which it takes over.
 
     Args:
-        socket: The descriptor, in blocking mode.
+        socket: In blocking mode; it has no descriptor afterwards.
         max_send: The longest message the peer accepts, in bytes.
         max_receive: The longest message this end accepts, in bytes.
         spin: The longest spin before a sleep, in nanoseconds; 0 never spins.
     """
 
-    def __init__(self, socket: int, max_send: int, max_receive: int, spin: int) -> None: ...
+    def __init__(
+        self, socket: socket.socket, max_send: int, max_receive: int, spin: int
+    ) -> None: ...
 
 class ShmChannel(_Channel):
-    """Messages through shared memory. Takes over every descriptor; -1 for no ``process``."""
+    """Messages through shared memory.
+
+    Args:
+        segment: The memory.
+        descriptors: The memory's, which is not needed any more; then the doorbells for data and for
+            space of the end that made them, and those of the other end. Empty afterwards.
+        control: The connected socket; it has no descriptor afterwards.
+        pid: The peer's process, 0 where it is not known.
+        creator: Whether this end made the memory.
+        max_send: The longest message the peer accepts, in bytes.
+        max_receive: The longest message this end accepts, in bytes.
+        spin: The longest spin before a sleep, in nanoseconds; 0 never spins.
+
+    Raises:
+        OSError: A limit of this process; nothing was taken over.
+    """
 
     def __init__(
         self,
         segment: Segment,
+        descriptors: Descriptors,
+        control: socket.socket,
+        pid: int,
         *,
         creator: bool,
-        own_data: int,
-        own_space: int,
-        peer_data: int,
-        peer_space: int,
-        control: int,
-        process: int,
         max_send: int,
         max_receive: int,
         spin: int,
@@ -126,8 +168,11 @@ class ShmChannel(_Channel):
     def recv_view(self, timeout: float | None) -> Event | memoryview | bytes: ...
     def loan(self, size: int, timeout: float | None) -> Event | LoanLease | None: ...
 
-def create_segment(capacity: int) -> tuple[Segment, int]:
-    """Memory for two rings of ``capacity`` bytes, and the descriptor that lets a peer map it.
+def close_socket(socket: socket.socket) -> None:
+    """Closes a socket; no thread forks between its losing its descriptor and the end of that."""
+
+def create_segment(capacity: int, descriptors: Descriptors) -> Segment:
+    """Memory for two rings of ``capacity`` bytes; the descriptor that lets a peer map it is added.
 
     Raises:
         OSError: The memory cannot be had.
@@ -142,8 +187,8 @@ def attach_segment(handle: int, capacity: int) -> Segment:
         ValueError: The capacity is not allowed.
     """
 
-def create_doorbell() -> int:
-    """A new doorbell's descriptor."""
+def create_doorbell(descriptors: Descriptors) -> int:
+    """A new doorbell's descriptor, which is added."""
 
 def is_doorbell(handle: int) -> bool:
     """Whether a descriptor received from a peer is one of a doorbell."""

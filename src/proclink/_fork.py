@@ -14,23 +14,37 @@ from typing import Any
 
 from proclink import _core
 
+no_fork = threading.RLock()
+"""Held between the making of a descriptor and :func:`on_fork` of its owner: a fork waits for it.
+
+Only for what is over soon, and calls no code of the user.
+"""
+
 # Changed by single steps only: a finalizer, a signal handler or a fork may come in between.
-_registered: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
+_registered: dict[weakref.ref[Any], Callable[[Any], None]] = {}
 
 
 def on_fork(thing: Any, let_go: Callable[[Any], None]) -> None:
     """Calls ``let_go(thing)`` in a forked child, if ``thing`` is alive then."""
-    key = id(thing)
+    # No Python code for its end: a fork could come between the end of the reference and that of the
+    # thing, and a signal handler's exception would be lost.
+    _registered[weakref.ref(thing, _registered.pop)] = let_go
 
-    def forget(_: weakref.ref[Any]) -> None:
-        _registered.pop(key, None)
 
-    _registered[key] = (weakref.ref(thing, forget), let_go)
+def _before() -> None:
+    no_fork.acquire()
+
+
+def _in_parent() -> None:
+    no_fork.release()
 
 
 def _in_child() -> None:
+    global no_fork
+    # The old one may be another thread's, had a signal handler raised while the fork waited for it.
+    no_fork = threading.RLock()
     _core.set_main_thread(threading.get_ident())
-    for reference, let_go in list(_registered.values()):
+    for reference, let_go in list(_registered.items()):
         thing = reference()
         if thing is not None:
             let_go(thing)
@@ -38,4 +52,4 @@ def _in_child() -> None:
 
 _core.set_main_thread(threading.main_thread().ident or 0)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

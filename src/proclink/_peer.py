@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import socket
 import struct
 import sys
-
-_SO_PEERPIDFD = 77  # Linux 6.5, unix(7)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,16 +34,3 @@ def peer_of_unix_socket(sock: socket.socket) -> Peer:
         "iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
     return Peer(pid if pid > 0 else None, uid, gid)
-
-
-def process_handle(sock: socket.socket, peer: Peer) -> int:
-    """A descriptor that becomes readable when the peer's process ends; -1 where there is none."""
-    if sys.platform != "linux":
-        return -1
-    with contextlib.suppress(OSError):
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    # Before Linux 6.5. The process lives, or its socket would have ended: the next sleep sees both.
-    if peer.pid is not None:
-        with contextlib.suppress(OSError):
-            return os.pidfd_open(peer.pid)
-    return -1

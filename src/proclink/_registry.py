@@ -129,6 +129,11 @@ def claim(path: Path, url: str) -> Claim:
         AddressBlocked: A file that is not proclink's is in the way.
         OSError: The directory does not exist or cannot be written.
     """
+    with _fork.no_fork:
+        return _claim(path, url)
+
+
+def _claim(path: Path, url: str) -> Claim:
     lock = _lock(path, url)
     before = _read_record(lock)
     try:

@@ -7,7 +7,7 @@ import operator
 import os
 from pathlib import Path
 
-from proclink import _core
+from proclink import _core, _fork
 from proclink._options import Spin
 
 LONGEST_AUTOMATIC_SPIN = 100_000
@@ -103,5 +103,6 @@ def _wake_nanoseconds() -> int:
         if len(cpus) < 2:
             # Not to be measured from one CPU, and not remembered: there may be more later.
             return LONGEST_AUTOMATIC_SPIN
-        _measured_wake = _core.measure_wake(cpus[0], cpus[1])
+        with _fork.no_fork:  # its doorbells are nobody's
+            _measured_wake = _core.measure_wake(cpus[0], cpus[1])
     return _measured_wake

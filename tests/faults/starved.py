@@ -18,7 +18,7 @@ _testcapi: Any = importlib.import_module("_testcapi")
 def _ends() -> tuple[_core.StreamChannel, _core.StreamChannel]:
     pair = socket.socketpair()
     limit = 1 << 20
-    one, other = (_core.StreamChannel(end.detach(), limit, limit, 0) for end in pair)
+    one, other = (_core.StreamChannel(end, limit, limit, 0) for end in pair)
     return one, other
 
 
@@ -111,7 +111,7 @@ def no_memory_for_a_part() -> None:
     for place in range(PLACES):
         ours, theirs = socket.socketpair()
         with theirs:
-            channel = _core.StreamChannel(ours.detach(), 1 << 20, 1 << 20, 0)
+            channel = _core.StreamChannel(ours, 1 << 20, 1 << 20, 0)
             theirs.sendall(frame[:50_000])
             _without_memory(place, channel.recv_into, _TARGET, 0.0)
             theirs.sendall(frame[50_000:])

@@ -104,25 +104,3 @@ def test_a_forked_child_starts_without_names_in_memory() -> None:
     with Child(leavers.fork_with_names_in_memory) as child:
         assert child.hear() == "own"
         assert child.hear() == "closed"
-
-
-def _descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}
-
-
-def test_nothing_is_inherited(url: str) -> None:
-    before = _descriptors()
-    with (
-        proclink.bind(url) as bound,
-        proclink.connect(bound.address, timeout=SOON) as link,
-        proclink.listen("pipe://also") as listener,
-        proclink.connect("pipe://also", timeout=SOON) as client,
-        listener.accept(timeout=SOON) as accepted,
-    ):
-        for one, other in ((bound, link), (client, accepted)):
-            other.send(b"x", timeout=SOON)
-            one.recv(timeout=SOON)
-        new = _descriptors() - before
-        assert len(new) > 0
-        alive = {fd for fd in new if os.path.exists(f"/proc/self/fd/{fd}")}
-        assert [os.readlink(f"/proc/self/fd/{fd}") for fd in alive if os.get_inheritable(fd)] == []

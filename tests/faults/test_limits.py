@@ -66,7 +66,7 @@ def test_the_largest_ring_does_not_take_the_machine_down(
 def test_the_system_has_no_room(
     monkeypatch: pytest.MonkeyPatch, logger: logging.Logger, records: _Records, code: int
 ) -> None:
-    def full(_: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(code, "no room")
 
     with proclink.bind("shm://full", logger=logger) as server:
@@ -84,11 +84,11 @@ def test_no_doorbells_left(
 ) -> None:
     calls = []
 
-    def scarce() -> int:
+    def scarce(descriptors: _core.Descriptors) -> int:
         calls.append(1)
         if len(calls) == 3:
             raise OSError(errno.EMFILE, "too many open files")
-        return create()
+        return create(descriptors)
 
     create = _core.create_doorbell
     with proclink.bind("shm://full", logger=logger) as server:

@@ -161,11 +161,13 @@ def test_a_refusal(scheme: str, answer: Answer, error: type[Exception]) -> None:
 
 
 def _doorbells(count: int = 4) -> list[int]:
-    return [_core.create_doorbell() for _ in range(count)]
+    return [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(count)]
 
 
-def _sealed() -> int:
-    return _core.create_segment(RING)[1]
+def _sealed(ring: int = RING) -> int:
+    made = _core.Descriptors()
+    _core.create_segment(ring, made)
+    return os.dup(made.handles[0])
 
 
 def _memfd(size: int) -> int:
@@ -203,7 +205,7 @@ WRONG: dict[str, Callable[[], list[int]]] = {
     "unsealed": lambda: [_memfd(2 * (os.sysconf("SC_PAGESIZE") + RING)), *_doorbells()],
     "unsealed and short": lambda: [_memfd(10), *_doorbells()],
     "sparse": lambda: [_sparse(), *_doorbells()],
-    "a larger ring": lambda: [_core.create_segment(2 * RING)[1], *_doorbells()],
+    "a larger ring": lambda: [_sealed(2 * RING), *_doorbells()],
     "files for doorbells": lambda: [_sealed(), *(_null() for _ in range(4))],
     "pipes for doorbells": lambda: [_sealed(), *(_pipe_end() for _ in range(4))],
     "memory for doorbells": lambda: [_sealed() for _ in range(5)],

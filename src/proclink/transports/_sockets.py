@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import dataclasses
 import errno
 import logging
-import os
 import socket
 import sys
 import time
@@ -63,9 +61,38 @@ def agree(options: Options, theirs: Introduction) -> Terms:
 def stream_channel(sock: socket.socket, options: Options, terms: Terms) -> Channel:
     """A channel of frames over a connected socket, which it takes over."""
     sock.setblocking(True)
-    channel = _core.StreamChannel(sock.detach(), terms.max_send, options.max_message, terms.spin)
-    _fork.on_fork(channel, _core.StreamChannel.abandon)
+    with _fork.no_fork:
+        channel = _core.StreamChannel(sock, terms.max_send, options.max_message, terms.spin)
+        _fork.on_fork(channel, _core.StreamChannel.abandon)
     return channel
+
+
+class Socket(socket.socket):
+    """A stream socket that a forked child does not keep, not even while it is made or closed."""
+
+    def __init__(self, family: int = -1, fileno: int | None = None) -> None:
+        with _fork.no_fork:
+            super().__init__(family, socket.SOCK_STREAM, fileno=fileno)
+            _fork.on_fork(self, Socket.close)
+
+    def accept(self) -> tuple[Socket, object]:
+        """See :meth:`socket.socket.accept`."""
+        with _fork.no_fork:
+            sock, address = super().accept()
+            return Socket(fileno=sock.detach()), address
+
+    def close(self) -> None:
+        """Closes the socket."""
+        # Not with no_fork: when the interpreter ends, a thread that will never go on may have it.
+        _core.close_socket(self)
+        super().close()
+
+
+def new_descriptors() -> _core.Descriptors:
+    """An owner of descriptors that a forked child does not keep."""
+    descriptors = _core.Descriptors()
+    _fork.on_fork(descriptors, _core.Descriptors.close)
+    return descriptors
 
 
 class Offer(Protocol):
@@ -168,7 +195,6 @@ class SocketEndpoint:
                 loop.remove_reader(self._socket)
                 self._resuming = loop.call_later(_PAUSE_WITHOUT_RESOURCES, self._resume)
             return
-        _fork.on_fork(sock, socket.socket.close)
         newcomer = loop.create_task(self._receive(sock))
         self._newcomers.add(newcomer)
         newcomer.add_done_callback(self._newcomers.discard)
@@ -345,9 +371,10 @@ def introduce(
     address: Address,
     options: Options,
     patience: Patience,
+    descriptors: _core.Descriptors,
     expected_descriptors: int = 0,
-) -> tuple[Introduction, list[int]]:
-    """Sends HELLO and gives the WELCOME and the descriptors that came with it.
+) -> Introduction:
+    """Sends HELLO and gives the WELCOME; the descriptors that came with it go to ``descriptors``.
 
     The caller sends READY (:func:`ready`) when it has checked what they are.
 
@@ -364,7 +391,6 @@ def introduce(
     deadline = time.monotonic() + max(left, _SHORTEST_HANDSHAKE)
     sock.settimeout(max(left, _SHORTEST_HANDSHAKE))
     hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
-    descriptors: list[int] = []
     try:
         # A refusal may already be there, and its sender gone.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -379,34 +405,25 @@ def introduce(
             if not _handshake.looks_right(data):
                 raise HandshakeFailed(f"the program at {address} does not speak proclink")
         welcome = _handshake.unpack(data, Kind.WELCOME)
-        refused = _handshake.refusal(welcome, str(address))
-        if refused is not None:
-            raise refused
-        if len(descriptors) != expected_descriptors:
-            raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
-    except BaseException as error:
-        close_all(descriptors)
-        if isinstance(error, TimeoutError) and not isinstance(error, ProclinkError):
-            raise NoServer(f"the server at {address} did not answer in time") from None
-        if isinstance(error, OSError) and not isinstance(error, ProclinkError):
-            raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
+    except ProclinkError:
         raise
-    return welcome, descriptors
+    except TimeoutError:
+        raise NoServer(f"the server at {address} did not answer in time") from None
+    except OSError as error:
+        raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
+    refused = _handshake.refusal(welcome, str(address))
+    if refused is not None:
+        raise refused
+    if len(descriptors.handles) != expected_descriptors:
+        raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
+    return welcome
 
 
-def _receive_part(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
+def _receive_part(sock: socket.socket, size: int, descriptors: _core.Descriptors) -> bytes:
     if sock.family != socket.AF_UNIX:
         return sock.recv(size)
-    # Room for one more than there should be: a surplus is then seen and refused. Not recv_fds(),
-    # which drops its flags in Python 3.11.
-    received = array.array("i")
-    room = socket.CMSG_SPACE((_handshake.DESCRIPTORS + 1) * received.itemsize)
-    part, messages, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, data in messages:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.frombytes(data[: len(data) - len(data) % received.itemsize])
-    descriptors.extend(received)
-    return part
+    sock.recv(1, socket.MSG_PEEK)  # waits
+    return descriptors.receive(sock.fileno(), size)
 
 
 def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
@@ -419,9 +436,3 @@ def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
         sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
     except OSError as error:
         raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
-
-
-def close_all(descriptors: list[int]) -> None:
-    """Closes descriptors and forgets them."""
-    while descriptors:
-        os.close(descriptors.pop())

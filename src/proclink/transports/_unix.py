@@ -8,7 +8,6 @@ import socket
 import threading
 from pathlib import Path
 
-from proclink import _fork
 from proclink._address import Address
 from proclink._errors import (
     AddressBlocked,
@@ -21,7 +20,13 @@ from proclink._options import Options
 from proclink._peer import Peer, peer_of_unix_socket
 from proclink._registry import Claim, claim, socket_path
 from proclink.transports._contract import Gate
-from proclink.transports._sockets import Patience, SocketEndpoint, SocketScheme
+from proclink.transports._sockets import (
+    Patience,
+    Socket,
+    SocketEndpoint,
+    SocketScheme,
+    new_descriptors,
+)
 
 _LONGEST_SOCKET_ADDRESS = 107  # bytes, unix(7)
 _BACKLOG = 512
@@ -57,11 +62,11 @@ def _connect(sock: socket.socket, path: Path) -> None:
     if _fits(path):
         sock.connect(str(path))
         return
-    file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    held = new_descriptors()
     try:
-        sock.connect(f"/proc/self/fd/{file}")
+        sock.connect(f"/proc/self/fd/{held.open_path(str(path))}")
     finally:
-        os.close(file)
+        held.close()
 
 
 def same_user(sock: socket.socket) -> Peer:
@@ -110,7 +115,7 @@ class UnixEndpoint(SocketEndpoint):
 
 
 def _listening_socket(claim: Claim) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = Socket(socket.AF_UNIX)
     try:
         # The mode the socket file is born with (no umask race, unlike chmod after bind).
         os.fchmod(sock.fileno(), 0o600)
@@ -132,9 +137,8 @@ def connect_unix(address: Address, patience: Patience) -> socket.socket:
     """
     path = path_of(address)
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = Socket(socket.AF_UNIX)
         try:
-            _fork.on_fork(sock, socket.socket.close)
             # A full backlog makes a blocking connect wait without end.
             sock.setblocking(False)
             _connect(sock, path)

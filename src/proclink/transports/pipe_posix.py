@@ -15,6 +15,7 @@ from proclink.transports._sockets import (
     StreamOffer,
     agree,
     introduce,
+    new_descriptors,
     ready,
     stream_channel,
 )
@@ -46,7 +47,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     patience = Patience(timeout)
     with connect_unix(address, patience) as sock:
         peer = same_user(sock)
-        welcome, _ = introduce(sock, _Pipe.number, address, options, patience)
+        welcome = introduce(sock, _Pipe.number, address, options, patience, new_descriptors())
         ready(sock, _Pipe.number, address)
         terms = agree(options, welcome)
         return Connection(stream_channel(sock, options, terms), peer, terms.max_send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from pathlib import Path
 
@@ -12,10 +11,18 @@ from proclink._address import Address
 from proclink._errors import HandshakeFailed, SharedMemoryFull
 from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
-from proclink._peer import Peer, process_handle
+from proclink._peer import Peer
 from proclink._supervisor import supervisor
 from proclink.transports._contract import Channel, Connection, Endpoint, Gate
-from proclink.transports._sockets import Offer, Patience, Terms, agree, close_all, introduce, ready
+from proclink.transports._sockets import (
+    Offer,
+    Patience,
+    Terms,
+    agree,
+    introduce,
+    new_descriptors,
+    ready,
+)
 from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
 
 _RESERVE = 64 * 1024 * 1024
@@ -34,14 +41,12 @@ class _Memory:
         free = _available_memory()
         if free is not None and need + _RESERVE > free:
             raise SharedMemoryFull(need, free)
-        self._descriptors: list[int] = []
-        self._segment: _core.Segment | None = None
-        _fork.on_fork(self, _Memory.withdraw)
+        self._descriptors = new_descriptors()
         try:
-            self._segment, memory = _core.create_segment(options.ring_size)
-            self._descriptors.append(memory)
-            while len(self._descriptors) < DESCRIPTORS:
-                self._descriptors.append(_core.create_doorbell())
+            with _fork.no_fork:
+                self._segment = _core.create_segment(options.ring_size, self._descriptors)
+            while len(self._descriptors.handles) < DESCRIPTORS:
+                _core.create_doorbell(self._descriptors)
         except OSError as error:
             self.withdraw()
             if error.errno in _NO_ROOM:
@@ -49,38 +54,40 @@ class _Memory:
             raise
 
     def descriptors(self) -> list[int]:
-        return list(self._descriptors)
+        return self._descriptors.handles
 
     def accept(self, sock: socket.socket, peer: Peer, terms: Terms) -> Channel:
-        segment = self._segment
-        assert segment is not None  # noqa: S101 - accept() comes before withdraw()
-        own_data, own_space, peer_data, peer_space = self._descriptors[1:]
-        os.close(self._descriptors[0])
-        self._descriptors.clear()
-        process = process_handle(sock, peer)
-        return _watched(
-            _core.ShmChannel(
-                segment,
-                creator=True,
-                own_data=own_data,
-                own_space=own_space,
-                peer_data=peer_data,
-                peer_space=peer_space,
-                control=sock.detach(),
-                process=process,
-                max_send=terms.max_send,
-                max_receive=self._options.max_message,
-                spin=terms.spin,
-            )
+        return _channel(
+            self._segment, self._descriptors, sock, peer, self._options, terms, creator=True
         )
 
     def withdraw(self) -> None:
-        close_all(self._descriptors)
-        self._segment = None
+        self._descriptors.close()
 
 
-def _watched(channel: _core.ShmChannel) -> Channel:
-    _fork.on_fork(channel, _core.ShmChannel.abandon)
+def _channel(
+    segment: _core.Segment,
+    descriptors: _core.Descriptors,
+    sock: socket.socket,
+    peer: Peer,
+    options: Options,
+    terms: Terms,
+    *,
+    creator: bool,
+) -> Channel:
+    """A channel, which takes over the descriptors and the socket."""
+    with _fork.no_fork:
+        channel = _core.ShmChannel(
+            segment,
+            descriptors,
+            sock,
+            peer.pid or 0,
+            creator=creator,
+            max_send=terms.max_send,
+            max_receive=options.max_message,
+            spin=terms.spin,
+        )
+        _fork.on_fork(channel, _core.ShmChannel.abandon)
     return channel
 
 
@@ -119,11 +126,15 @@ def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
     patience = Patience(timeout)
-    with connect_unix(address, patience) as sock:
-        peer = same_user(sock)
-        welcome, descriptors = introduce(sock, _Shm.number, address, options, patience, DESCRIPTORS)
-        try:
-            if not all(map(_core.is_doorbell, descriptors[1:])):
+    descriptors = new_descriptors()
+    try:
+        with connect_unix(address, patience) as sock:
+            peer = same_user(sock)
+            welcome = introduce(
+                sock, _Shm.number, address, options, patience, descriptors, DESCRIPTORS
+            )
+            memory, *doorbells = descriptors.handles
+            if not all(map(_core.is_doorbell, doorbells)):
                 raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
             if welcome.ring_size > options.max_ring_size:
                 raise HandshakeFailed(
@@ -131,30 +142,15 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
                     f"the {options.max_ring_size} of max_ring_size="
                 )
             try:
-                segment = _core.attach_segment(descriptors[0], welcome.ring_size)
+                segment = _core.attach_segment(memory, welcome.ring_size)
             except (OSError, ValueError) as error:
                 raise HandshakeFailed(
                     f"the memory that {address} sent is not sealed and allocated memory of the "
                     "agreed size"
                 ) from error
             ready(sock, _Shm.number, address)
-            peer_data, peer_space, own_data, own_space = descriptors[1:]
             terms = agree(options, welcome)
-            process = process_handle(sock, peer)
-            del descriptors[1:]
-            channel = _core.ShmChannel(
-                segment,
-                creator=False,
-                own_data=own_data,
-                own_space=own_space,
-                peer_data=peer_data,
-                peer_space=peer_space,
-                control=sock.detach(),
-                process=process,
-                max_send=terms.max_send,
-                max_receive=options.max_message,
-                spin=terms.spin,
-            )
-            return Connection(_watched(channel), peer, terms.max_send)
-        finally:
-            close_all(descriptors)
+            channel = _channel(segment, descriptors, sock, peer, options, terms, creator=False)
+            return Connection(channel, peer, terms.max_send)
+    finally:
+        descriptors.close()

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import socket
 
-from proclink import _fork
 from proclink._address import Address
 from proclink._errors import (
     AddressError,
@@ -22,10 +21,12 @@ from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
     Patience,
+    Socket,
     SocketEndpoint,
     StreamOffer,
     agree,
     introduce,
+    new_descriptors,
     ready,
     stream_channel,
 )
@@ -76,7 +77,7 @@ def prepare() -> None:
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
     family, sockaddr = _resolve(address, passive=True)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = Socket(family)
     try:
         # A restarted server takes its port back at once; a live listener's is still refused.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,9 +99,8 @@ def _connected_socket(address: Address, patience: Patience) -> socket.socket:
         reason = ""
         for family, sockaddr in _resolve(address, passive=False):
             left = patience.left()
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = Socket(family)
             try:
-                _fork.on_fork(sock, socket.socket.close)
                 sock.settimeout(
                     _CONNECT_TIMEOUT if left is None else min(max(left, 0.001), _CONNECT_TIMEOUT)
                 )
@@ -128,7 +128,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     patience = Patience(timeout)
     with contextlib.closing(_connected_socket(address, patience)) as sock:
         peer = _Tcp().identify(sock)
-        welcome, _ = introduce(sock, _Tcp.number, address, options, patience)
+        welcome = introduce(sock, _Tcp.number, address, options, patience, new_descriptors())
         ready(sock, _Tcp.number, address)
         terms = agree(options, welcome)
         return Connection(stream_channel(sock, options, terms), peer, terms.max_send)

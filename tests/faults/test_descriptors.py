@@ -1,0 +1,89 @@
+"""No descriptor is left behind or handed down, whatever comes in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import proclink
+from conformance.support import SOON, running, wait_for
+from faults import descriptors
+from faults.children import Child
+
+URLS = {"pipe": "pipe://counted", "shm": "shm://counted", "tcp": "tcp://127.0.0.1:0"}
+ATTEMPTS = 1500
+FORKS = 300
+
+
+@pytest.fixture(params=URLS)
+def url(request: pytest.FixtureRequest) -> str:
+    """The transports that reach another process."""
+    return URLS[request.param]
+
+
+@contextlib.contextmanager
+def a_server(url: str) -> Iterator[str]:
+    """The address of one that lets everybody in and goes."""
+    with proclink.listen(url) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(proclink.LinkClosed):
+                for link in listener:
+                    link.close()
+
+        with running(serve):
+            yield listener.address
+            listener.close()
+
+
+def test_an_interrupted_connect_leaves_no_descriptor(url: str) -> None:
+    with (
+        a_server(url) as address,
+        Child(descriptors.connect_and_be_interrupted, address, ATTEMPTS) as child,
+    ):
+        before, interrupted = child.hear()
+        print(f"interrupted {interrupted} times")
+        assert interrupted > 0
+
+        def left() -> list[str]:
+            child.say()
+            kinds: list[str] = child.hear()
+            return kinds
+
+        # What is closed by another thread of the process is closed soon.
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: len(left()) <= before, "the same number")
+        assert len(left()) <= before, left()
+
+
+def test_a_fork_beside_a_connect_hands_nothing_down(url: str) -> None:
+    with (
+        a_server(url) as address,
+        Child(descriptors.fork_beside_connects, address, FORKS) as child,
+    ):
+        assert child.hear() == {}
+
+
+def _descriptors() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd")}
+
+
+def test_nothing_is_inherited(url: str) -> None:
+    before = _descriptors()
+    with (
+        proclink.bind(url) as bound,
+        proclink.connect(bound.address, timeout=SOON) as link,
+        proclink.listen("pipe://also") as listener,
+        proclink.connect("pipe://also", timeout=SOON) as client,
+        listener.accept(timeout=SOON) as accepted,
+    ):
+        for one, other in ((bound, link), (client, accepted)):
+            other.send(b"x", timeout=SOON)
+            one.recv(timeout=SOON)
+        new = _descriptors() - before
+        assert len(new) > 0
+        alive = {fd for fd in new if os.path.exists(f"/proc/self/fd/{fd}")}
+        assert [os.readlink(f"/proc/self/fd/{fd}") for fd in alive if os.get_inheritable(fd)] == []
