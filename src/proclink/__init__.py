@@ -12,7 +12,6 @@ Example:
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 
 from proclink._errors import (
@@ -87,4 +86,13 @@ __all__ = [
 
 logging.getLogger("proclink").addHandler(logging.NullHandler())
 
-__version__ = importlib.metadata.version("proclink")
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Here, where few come: the import takes longer than all the others of the package together.
+    import importlib.metadata
+
+    return importlib.metadata.version("proclink")

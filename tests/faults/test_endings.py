@@ -176,7 +176,7 @@ def test_the_truth_of_an_ending(
     ):
         for doing in DOING:
             either = cut_off(transport, how, doing)
-            for turn in range(rounds if busy == 0 else (rounds + 2) // 3):
+            for turn in range(rounds):
                 # Who looks only when the end is over must not be waited for.
                 patience = BRIEF if either or DOING[doing][1] else SOON
                 outcomes = one_ending(listener, child, how, doing, turn, patience)
