@@ -18,7 +18,7 @@ import pytest
 PRODUCT = ("transport", "make_pair", "flow")
 """The fixtures that are multiplied. The last two, with two parameters each, take turns."""
 
-ROUNDS = {"all": 200, "rotated": 2, "smoke": 1}
+ROUNDS = {"all": 200, "rotated": 3, "smoke": 1}
 """How often a test repeats what comes out by chance (the fixture ``rounds``)."""
 
 REACHING = ("transport", "scheme", "url")

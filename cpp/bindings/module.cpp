@@ -10,6 +10,7 @@
 #include "descriptors.hpp"
 #include "doorbell.hpp"
 #include "event.hpp"
+#include "fork_region.hpp"
 #include "lease.hpp"
 #include "segment.hpp"
 #include "shm_channel.hpp"
@@ -109,8 +110,8 @@ nb::list handles(const Descriptors& self) {
   return list;
 }
 
-// `socket`, a Python socket, gives its descriptor up and has none any more. By the method of the type in C: in
-// that of the type in Python a signal handler may raise, with the descriptor in nobody's hands.
+// `socket`, a Python socket, gives its descriptor up and has none any more. By the method of the type
+// in C: in that of the type in Python a signal handler may raise, with the descriptor in nobody's hands.
 int detach(nb::handle socket) {
   return nb::cast<int>(socket_type().attr("detach")(socket));
 }
@@ -269,6 +270,12 @@ NB_MODULE(_core, m) {
       .def_prop_ro("count", &EventCountObject::count)
       .def("advance", &EventCountObject::advance)
       .def("wait", &EventCountObject::wait, "seen"_a, "timeout"_a.none());
+  nb::class_<ForkRegion>(m, "ForkRegion")
+      .def(nb::init<>())
+      .def("__enter__", &ForkRegion::enter)
+      .def("__exit__", [](ForkRegion& self, nb::args) { self.exit(); })
+      .def("wait", &ForkRegion::wait)
+      .def("forget_others", &ForkRegion::forget_others);
   nb::class_<TurnObject>(m, "Turn")
       .def("__enter__", &TurnObject::enter)
       .def("__exit__", [](TurnObject& self, nb::args) { self.exit(); });

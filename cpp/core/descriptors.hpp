@@ -26,9 +26,10 @@ class Descriptors {
   bool add(Handle handle);
   // Opens a path as a name only, for connecting to a socket by a long path.
   Handle open_path(const char* path, SystemError& error);
-  // Receives up to `size` bytes from a Unix socket, and the descriptors that come with them, close-on-exec.
-  // Never waits: EAGAIN when there is nothing. The end of the connection is 0 bytes. An error of this process's
-  // limit (EMFILE, ENFILE) when it could not take all descriptors; those that it took are here.
+  // Receives up to `size` bytes from a Unix socket, and the descriptors that come with them,
+  // close-on-exec. Never waits: EAGAIN when there is nothing. The end of the connection is 0 bytes. An
+  // error of this process's limit (EMFILE, ENFILE) when it could not take all descriptors; those that
+  // it took are here.
   std::size_t receive(Handle socket, void* data, std::size_t size, SystemError& error);
 
   std::size_t count() const { return count_; }

@@ -50,7 +50,7 @@ constexpr std::size_t kLongestInBatch = 16 * 1024;
 // A batch is published whenever that much more of it is there.
 constexpr std::size_t kBatchStep = 4 * 1024;
 // How much room the consumer gives back before it tells the producer, as long as there is more to
-// read and room for more to write. The barrier in it costs a short message a sixth of its way; a producer that looks whether its
+// read and room for more to write: there is a barrier in telling. A producer that looks whether its
 // peer moves looks less often than that (ShmChannel::kLivenessStep).
 constexpr std::size_t kToldLater = 4 * 1024;
 

@@ -92,7 +92,7 @@ __version__: str
 def __getattr__(name: str) -> str:
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Here, where few come: the import takes longer than all the others of the package together.
+    # Not above: it is slow to import, and few ask.
     import importlib.metadata
 
     return importlib.metadata.version("proclink")

@@ -67,6 +67,21 @@ class LoanLease:
     def exported(self) -> bool:
         """Whether a view of the room is alive."""
 
+class ForkRegion:
+    """A context manager: forks of other threads wait, a second at most, while a thread is inside.
+
+    Entering waits for nobody, and no signal handler interrupts either end. A thread may come in
+    again.
+    """
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+    def wait(self) -> None:
+        """Before a fork: waits until no other thread is inside."""
+
+    def forget_others(self) -> None:
+        """In a forked child, which has no other thread."""
+
 class Descriptors:
     """Descriptors on their way to a channel, owned from their first moment; at most eight.
 

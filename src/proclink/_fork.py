@@ -14,11 +14,8 @@ from typing import Any
 
 from proclink import _core
 
-no_fork = threading.RLock()
-"""Held between the making of a descriptor and :func:`on_fork` of its owner: a fork waits for it.
-
-Only for what is over soon, and calls no code of the user.
-"""
+no_fork = _core.ForkRegion()
+"""Entered between a descriptor's making and :func:`on_fork` of its owner: a fork waits for that."""
 
 # Changed by single steps only: a finalizer, a signal handler or a fork may come in between.
 _registered: dict[weakref.ref[Any], Callable[[Any], None]] = {}
@@ -31,18 +28,8 @@ def on_fork(thing: Any, let_go: Callable[[Any], None]) -> None:
     _registered[weakref.ref(thing, _registered.pop)] = let_go
 
 
-def _before() -> None:
-    no_fork.acquire()
-
-
-def _in_parent() -> None:
-    no_fork.release()
-
-
 def _in_child() -> None:
-    global no_fork
-    # The old one may be another thread's, had a signal handler raised while the fork waited for it.
-    no_fork = threading.RLock()
+    no_fork.forget_others()
     _core.set_main_thread(threading.get_ident())
     for reference, let_go in list(_registered.items()):
         thing = reference()
@@ -52,4 +39,4 @@ def _in_child() -> None:
 
 _core.set_main_thread(threading.main_thread().ident or 0)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(before=no_fork.wait, after_in_child=_in_child)

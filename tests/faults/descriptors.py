@@ -57,6 +57,26 @@ def connect_and_be_interrupted(address: str, attempts: int) -> None:
         say([kind for _, kind in open_descriptors()])
 
 
+def bind_in_a_handler(address: str, url: str, attempts: int) -> None:
+    """A signal handler interrupts ``connect()`` somewhere and opens a name itself."""
+
+    binding = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal binding
+        if not binding:  # the next signal may come in the handler of this one
+            binding = True
+            proclink.bind(url).close()
+            binding = False
+
+    signal.signal(signal.SIGALRM, interrupt)
+    for attempt in range(attempts):
+        signal.setitimer(signal.ITIMER_REAL, 0.00002 + attempt % 100 * 0.00001)
+        proclink.connect(address, timeout=LONG).close()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    say("done")
+
+
 def fork_beside_connects(address: str, forks: int) -> None:
     """Says of what kind the descriptors are that some child still had, and how many children."""
     ended = threading.Event()
@@ -72,7 +92,6 @@ def fork_beside_connects(address: str, forks: int) -> None:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            kinds = [kind for _, kind in open_descriptors()]
             kinds = [kind for _, kind in open_descriptors()]
             ours = ("socket:", "anon_inode:", "/memfd:")
             os.write(writing, "\n".join(kind for kind in kinds if kind.startswith(ours)).encode())

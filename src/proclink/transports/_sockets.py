@@ -83,7 +83,6 @@ class Socket(socket.socket):
 
     def close(self) -> None:
         """Closes the socket."""
-        # Not with no_fork: when the interpreter ends, a thread that will never go on may have it.
         _core.close_socket(self)
         super().close()
 
