@@ -12,14 +12,26 @@ import inspect
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pytest
 
 PRODUCT = ("transport", "make_pair", "flow")
 """The fixtures that are multiplied. The last two, with two parameters each, take turns."""
 
-ROUNDS = {"all": 200, "rotated": 3, "smoke": 1}
-"""How often a test repeats what comes out by chance (the fixture ``rounds``)."""
+
+class Rounds(NamedTuple):
+    """How often a test repeats what comes out by chance."""
+
+    idle: int
+    loaded: int
+    """Beside threads that take the machine for themselves, which makes it slow."""
+
+
+ROUNDS = {"all": Rounds(200, 200), "rotated": Rounds(3, 1), "smoke": Rounds(1, 1)}
+
+_LONGEST_OF_MANY_ROUNDS = 3600
+"""Seconds."""
 
 REACHING = ("transport", "scheme", "url")
 """The fixtures and parameters that say over which transport a test goes."""
@@ -35,13 +47,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def rounds(request: pytest.FixtureRequest) -> int:
+def rounds(request: pytest.FixtureRequest) -> Rounds:
     """How often to repeat what comes out by chance."""
     return ROUNDS[request.config.getoption("cases")]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = config.getoption("cases")
+    if wanted == "all":
+        for item in items:
+            if "rounds" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(_LONGEST_OF_MANY_ROUNDS))
     if wanted == "all" or any("[" in argument for argument in config.args):
         return  # what is named with its parameters is wanted
     chosen = _rotated(items)

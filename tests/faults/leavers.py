@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 
 import proclink  # noqa: E402
 from faults.roles import LONG, hear, run, say  # noqa: E402
-from proclink import _aside, _supervisor  # noqa: E402
+from proclink import _aside  # noqa: E402
 
 
 def _pair(url: str) -> tuple[proclink.Link, proclink.Link]:
@@ -174,6 +174,8 @@ def _forgotten(kind: str, url: str) -> object:
 
 def forget(kind: str, url: str) -> None:
     """Something unclosed is collected in the supervisor's thread."""
+    from proclink._supervisor import supervisor
+
     warned: list[str] = []
     warnings.showwarning = lambda message, *_: warned.append(str(message))
     warnings.simplefilter("always")
@@ -182,7 +184,7 @@ def forget(kind: str, url: str) -> None:
     gc.disable()
     _Service(_forgotten(kind, url))
     collected = threading.Event()
-    loop = _supervisor.supervisor().loop
+    loop = supervisor().loop
     loop.call_soon_threadsafe(gc.collect)
     loop.call_soon_threadsafe(collected.set)
     collected.wait(LONG)

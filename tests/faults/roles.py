@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -18,8 +17,6 @@ from typing import Any
 
 import proclink
 from proclink._aside import reports
-from proclink._supervisor import supervisor
-from proclink.transports import _sockets
 
 LONG = 60.0
 
@@ -475,7 +472,12 @@ def serve_within_file_size(url: str, limit: int) -> None:
 
 def serve_without_descriptors(url: str, pause: float, errors: int) -> None:
     """Runs out of descriptors, tells of the errors after that many, and has some again later."""
-    _sockets._PAUSE_WITHOUT_RESOURCES = pause
+    import asyncio  # what a bound end needs; all other roles start without
+
+    from proclink._supervisor import supervisor
+    from proclink.transports import _accepting
+
+    _accepting._PAUSE_WITHOUT_RESOURCES = pause
     logger, records = _recording()
     with proclink.listen(url, logger=logger) as listener:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -15,6 +15,7 @@ from conformance.support import NOISE, SOON, Background, again_and_again, wait_f
 from conformance.transports import TRANSPORTS, TransportUnderTest
 from faults import roles
 from faults.children import Child
+from selection import Rounds
 
 BRIEF = 0.05
 """Seconds for a close that waits in vain."""
@@ -167,7 +168,7 @@ def load(threads: int) -> Iterator[None]:
 @pytest.mark.parametrize("busy", [0, 2], ids=["idle", "loaded"])
 @pytest.mark.parametrize("how", ENDS)
 def test_the_truth_of_an_ending(
-    transport: TransportUnderTest, url: str, how: str, busy: int, rounds: int
+    transport: TransportUnderTest, url: str, how: str, busy: int, rounds: Rounds
 ) -> None:
     with (
         proclink.listen(url, ring_size=64 * 1024) as listener,
@@ -176,7 +177,7 @@ def test_the_truth_of_an_ending(
     ):
         for doing in DOING:
             either = cut_off(transport, how, doing)
-            for turn in range(rounds):
+            for turn in range(rounds.loaded if busy else rounds.idle):
                 # Who looks only when the end is over must not be waited for.
                 patience = BRIEF if either or DOING[doing][1] else SOON
                 outcomes = one_ending(listener, child, how, doing, turn, patience)

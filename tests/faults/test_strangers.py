@@ -24,7 +24,7 @@ from faults.rogues import (
 )
 from proclink import _core, _handshake
 from proclink._handshake import Answer, Kind
-from proclink.transports import _sockets
+from proclink.transports import _connecting
 
 RING = 64 * 1024
 
@@ -85,7 +85,7 @@ def test_a_server_that_hangs_up_after_the_hello(scheme: str) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is there gets hardly more time to answer than the caller's timeout."""
-    monkeypatch.setattr(_sockets, "_SHORTEST_HANDSHAKE", 0.05)
+    monkeypatch.setattr(_connecting, "_SHORTEST_HANDSHAKE", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -92,8 +92,8 @@ class Transport(Protocol):
     def prepare(self) -> None:
         """Makes ready, in the user's thread, what :meth:`listen` needs.
 
-        ``listen`` itself runs in a thread that others wait for, and so may neither import nor log:
-        both take locks that a user's thread may hold while it waits.
+        ``listen`` itself runs in a thread that others wait for, and so may neither log nor import
+        what is not there yet: both take locks that a user's thread may hold while it waits.
         """
         ...
 

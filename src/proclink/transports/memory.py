@@ -17,8 +17,8 @@ from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
+from proclink.transports._connecting import Patience
 from proclink.transports._contract import Connection, Endpoint, Gate
-from proclink.transports._sockets import Patience
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -7,19 +7,16 @@ import socket
 from proclink._address import Address
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink._supervisor import supervisor
+from proclink.transports._connecting import Patience, introduce, ready
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
-    Patience,
     StreamOffer,
     agree,
-    introduce,
     new_descriptors,
-    ready,
     stream_channel,
 )
-from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
+from proclink.transports._unix import connect_unix, same_user
 
 
 class _Pipe:
@@ -34,11 +31,17 @@ class _Pipe:
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
+    # An end that only connects needs none of this, nor asyncio.
+    from proclink._supervisor import supervisor
+    from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
+
     supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
+    from proclink.transports._unix_accepting import UnixEndpoint
+
     return UnixEndpoint(address, _Pipe(), options, gate)
 
 

@@ -12,18 +12,15 @@ from proclink._errors import HandshakeFailed, SharedMemoryFull
 from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink._supervisor import supervisor
+from proclink.transports._connecting import Patience, introduce, ready
 from proclink.transports._contract import Channel, Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
-    Patience,
     Terms,
     agree,
-    introduce,
     new_descriptors,
-    ready,
 )
-from proclink.transports._unix import UnixEndpoint, connect_unix, same_user
+from proclink.transports._unix import connect_unix, same_user
 
 _RESERVE = 64 * 1024 * 1024
 _NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT}
@@ -115,11 +112,17 @@ class _Shm:
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
+    # An end that only connects needs none of this, nor asyncio.
+    from proclink._supervisor import supervisor
+    from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
+
     supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
+    from proclink.transports._unix_accepting import UnixEndpoint
+
     return UnixEndpoint(address, _Shm(), options, gate)
 
 

@@ -16,18 +16,14 @@ from proclink._errors import (
 )
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink._supervisor import supervisor
+from proclink.transports._connecting import Patience, introduce, ready
 from proclink.transports._contract import Connection, Endpoint, Gate
 from proclink.transports._sockets import (
     Offer,
-    Patience,
     Socket,
-    SocketEndpoint,
     StreamOffer,
     agree,
-    introduce,
     new_descriptors,
-    ready,
     stream_channel,
 )
 
@@ -71,11 +67,17 @@ def _resolve(
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
+    # An end that only connects needs none of this, nor asyncio.
+    from proclink._supervisor import supervisor
+    from proclink.transports import _accepting  # noqa: F401 - for listen()
+
     supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     """See :class:`proclink.transports._contract.Transport`."""
+    from proclink.transports._accepting import SocketEndpoint
+
     family, sockaddr = _resolve(address, passive=True)[0]
     sock = Socket(family)
     try:

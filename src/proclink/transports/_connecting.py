@@ -1,0 +1,117 @@
+"""The connecting side of the transports with a socket: patience, and its half of the handshake."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from proclink import _core, _handshake
+from proclink._address import Address
+from proclink._errors import HandshakeFailed, NoServer, ProclinkError
+from proclink._handshake import Introduction, Kind
+from proclink._options import Options
+from proclink._spin import cpu_mask
+
+_SHORTEST_HANDSHAKE = 1.0
+_FIRST_RETRY = 0.001
+_LONGEST_RETRY = 0.05
+
+
+class Patience:
+    """The time a connecting end has left, and how long to wait before it tries again."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._pause = _FIRST_RETRY
+
+    def left(self) -> float | None:
+        """Seconds left, ``None`` without an end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def pause(self, address: Address, reason: str) -> None:
+        """Waits a little.
+
+        Raises:
+            NoServer: No time is left.
+        """
+        left = self.left()
+        if left is not None and left <= 0:
+            raise NoServer(f"no server answered at {address}: {reason}")
+        # Nothing tells when a name appears, on any platform, so this looks again: soon, then less
+        # and less often.
+        time.sleep(self._pause if left is None else min(self._pause, left))
+        self._pause = min(self._pause * 2, _LONGEST_RETRY)
+
+
+def introduce(
+    sock: socket.socket,
+    scheme_number: int,
+    address: Address,
+    options: Options,
+    patience: Patience,
+    descriptors: _core.Descriptors,
+    expected_descriptors: int = 0,
+) -> Introduction:
+    """Sends HELLO and gives the WELCOME; the descriptors that came with it go to ``descriptors``.
+
+    The caller sends READY (:func:`ready`) when it has checked what they are.
+
+    Raises:
+        ConnectionFailed: The bound end refused, or does not speak proclink.
+        NoServer: It did not answer in time.
+    """
+    # The caller's timeout is for the server to appear. It has appeared, so it gets the time to
+    # answer even when none is left.
+    left = patience.left()
+    if left is None or left > options.handshake_timeout:
+        left = options.handshake_timeout
+    # One deadline for all of it: a server that sends a byte now and then gains no time.
+    deadline = time.monotonic() + max(left, _SHORTEST_HANDSHAKE)
+    sock.settimeout(max(left, _SHORTEST_HANDSHAKE))
+    hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
+    try:
+        # A refusal may already be there, and its sender gone.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(_handshake.pack(hello))
+        data = b""
+        while len(data) < _handshake.SIZE:
+            sock.settimeout(max(deadline - time.monotonic(), 1e-6))
+            part = _receive_part(sock, _handshake.SIZE - len(data), descriptors)
+            if not part:
+                raise HandshakeFailed(f"the server at {address} hung up during the handshake")
+            data += part
+            if not _handshake.looks_right(data):
+                raise HandshakeFailed(f"the program at {address} does not speak proclink")
+        welcome = _handshake.unpack(data, Kind.WELCOME)
+    except ProclinkError:
+        raise
+    except TimeoutError:
+        raise NoServer(f"the server at {address} did not answer in time") from None
+    except OSError as error:
+        raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
+    refused = _handshake.refusal(welcome, str(address))
+    if refused is not None:
+        raise refused
+    if len(descriptors.handles) != expected_descriptors:
+        raise HandshakeFailed(f"the server at {address} sent the wrong descriptors")
+    return welcome
+
+
+def _receive_part(sock: socket.socket, size: int, descriptors: _core.Descriptors) -> bytes:
+    if sock.family != socket.AF_UNIX:
+        return sock.recv(size)
+    sock.recv(1, socket.MSG_PEEK)  # waits
+    return descriptors.receive(sock.fileno(), size)
+
+
+def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
+    """Ends the handshake.
+
+    Raises:
+        HandshakeFailed: The bound end went away meanwhile.
+    """
+    try:
+        sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
+    except OSError as error:
+        raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
