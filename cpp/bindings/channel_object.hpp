@@ -54,7 +54,8 @@ class ChannelObject {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
     // A list may change while this call waits; a tuple does not.
-    const nb::object batch = nb::steal(PySequence_Tuple(messages.ptr()));
+    const nb::object batch =
+        nb::steal(may_run_python([&] { return PySequence_Tuple(messages.ptr()); }));
     if (!batch.is_valid()) throw nb::python_error();
     const Py_ssize_t count = PyTuple_GET_SIZE(batch.ptr());
     // Before anything is sent: a batch with something else in it sends nothing.
@@ -123,9 +124,12 @@ class ChannelObject {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
     Py_buffer buffer;
-    if (PyObject_GetBuffer(target.ptr(), &buffer, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) != 0)
-      throw nb::python_error();
-    const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> release(&buffer, PyBuffer_Release);
+    const auto get = [&] {
+      return PyObject_GetBuffer(target.ptr(), &buffer, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS);
+    };
+    if (may_run_python(get) != 0) throw nb::python_error();
+    const auto give = [](Py_buffer* given) { may_run_python([=] { PyBuffer_Release(given); }); };
+    const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> release(&buffer, give);
     return in_turn(std::nullopt, timeout, [&] { return receive_into(buffer, timeout); });
   }
 
@@ -233,7 +237,7 @@ class ChannelObject {
     const Py_ssize_t count = PyTuple_GET_SIZE(batch.ptr());
     Status status = Status::ok;
     while (sent < count) {
-      Payload payload;
+      Payload payload(&channel_.sending);
       if (!payload.read(PyTuple_GET_ITEM(batch.ptr(), sent))) {
         nb::python_error error;
         flush(timeout);

@@ -31,34 +31,40 @@ inline bool interpreter_ends() {
 #endif
 }
 
-// While this lives, other threads may run Python. `held`: a direction that the caller may hold at the
-// end of it.
-//
 // When the interpreter ends, it ends every thread but the main one as it comes back for the GIL: up to
 // Python 3.13 by unwinding its stack (pthread_exit), over destructors that would touch Python's
 // objects without the GIL; from 3.14 on by never letting it go on. So such a thread stays here for
-// the short time that is left. It gives its direction back first: a link that is closed so late waits
-// for those inside.
+// the short time that is left. It gives the direction back that it may hold first: a link that is
+// closed so late waits for those inside.
+[[noreturn]] inline void stay(DirectionLock* held) {
+  if (held != nullptr && held->is_mine()) held->give();
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+// Calls what may run code of the user's, which gives the GIL up and takes it back as it likes. `held`:
+// a direction that the caller may hold.
+template <class Call>
+auto may_run_python(Call call, DirectionLock* held = nullptr) {
+  try {
+    return call();
+  } catch (...) {  // the unwinding, which comes as an exception that nobody may end
+    stay(held);
+  }
+}
+
+// While this lives, other threads may run Python. `held`: a direction that the caller may hold at the
+// end of it.
 class WithoutGil {
  public:
   explicit WithoutGil(DirectionLock* held = nullptr) : held_(held), state_(PyEval_SaveThread()) {}
   ~WithoutGil() {
-    if (interpreter_ends() && !handles_signals()) stay();
-    try {
-      PyEval_RestoreThread(state_);
-    } catch (...) {  // the unwinding, which comes as an exception that nobody may end
-      stay();
-    }
+    if (interpreter_ends() && !handles_signals()) stay(held_);
+    may_run_python([this] { PyEval_RestoreThread(state_); }, held_);
   }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
 
  private:
-  [[noreturn]] void stay() {
-    if (held_ != nullptr && held_->is_mine()) held_->give();
-    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-  }
-
   DirectionLock* held_;
   PyThreadState* state_;
 };
@@ -80,7 +86,7 @@ class Timeout {
   // False with an exception set when it is neither None nor a number >= 0.
   bool parse(PyObject* timeout) {
     if (timeout == Py_None) return true;
-    seconds_ = PyFloat_AsDouble(timeout);
+    seconds_ = may_run_python([timeout] { return PyFloat_AsDouble(timeout); });
     if (seconds_ == -1.0 && PyErr_Occurred()) return false;
     if (!(seconds_ >= 0.0)) {
       PyErr_SetString(PyExc_ValueError,

@@ -1,15 +1,17 @@
-// The bytes of any bytes-like object, in C order.
+// The bytes of any bytes-like object, in C order. `held`: a direction that the caller may hold.
 #pragma once
 
 #include <nanobind/nanobind.h>
+
+#include "gil.hpp"
 
 namespace proclink::python {
 
 class Payload {
  public:
-  Payload() { buffer_.obj = nullptr; }
+  explicit Payload(DirectionLock* held = nullptr) : held_(held) { buffer_.obj = nullptr; }
   ~Payload() {
-    if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
+    if (buffer_.obj != nullptr) may_run_python([this] { PyBuffer_Release(&buffer_); }, held_);
     Py_XDECREF(copy_);
   }
   Payload(const Payload&) = delete;
@@ -30,7 +32,8 @@ class Payload {
 
  private:
   bool read_buffer(PyObject* object) {
-    if (PyObject_GetBuffer(object, &buffer_, PyBUF_FULL_RO) != 0) {
+    const auto get = [&] { return PyObject_GetBuffer(object, &buffer_, PyBUF_FULL_RO); };
+    if (may_run_python(get, held_) != 0) {
       buffer_.obj = nullptr;
       return false;
     }
@@ -48,6 +51,7 @@ class Payload {
     return true;
   }
 
+  DirectionLock* held_;
   Py_buffer buffer_;  // only its obj is set until it is needed: clearing it takes longer than a send
   PyObject* copy_ = nullptr;
   const void* data_ = nullptr;

@@ -15,6 +15,7 @@ from conformance.support import (
     Background,
     Flow,
     Pair,
+    again_and_again,
     fill,
     receive_until,
     running,
@@ -227,6 +228,24 @@ def test_send_many_into_a_full_link(flow: Flow) -> None:
     assert caught.value.sent == 0
     with running(lambda: flow.sender.send(b"end", timeout=SOON)):
         assert receive_until(flow.receiver, b"end") == expected
+
+
+def test_send_many_tells_how_many_were_sent_before_a_close(pair: Pair) -> None:
+    batch = [b"%05d" % number * 200 for number in range(20_000)]
+    sending = Background(lambda: pair.server.send_many(batch))
+    sending.wait_until_blocked()
+    received: list[bytes] = []
+
+    def receive() -> None:
+        with pytest.raises(proclink.PeerClosed):
+            again_and_again(lambda: received.append(pair.client.recv(timeout=SOON)))
+
+    closing = Background(lambda: pair.server.close(timeout=SOON))
+    with running(receive), pytest.raises(proclink.LinkClosed) as caught:
+        sending.result()
+    closing.result()
+    assert received == batch[: caught.value.sent]
+    assert 0 < caught.value.sent < len(batch)
 
 
 def test_send_many_of_nothing_on_a_full_link(flow: Flow) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Registered before proclink is imported, so called after whatever it registers.
 _last: list[Callable[[], object]] = []
@@ -14,6 +14,7 @@ import gc  # noqa: E402
 import logging  # noqa: E402
 import multiprocessing  # noqa: E402
 import os  # noqa: E402
+import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
@@ -123,6 +124,53 @@ def close_in_a_finalizer(url: str) -> None:
     _, link = _pair(url)
     _in_daemon(link.recv)
     globals()["owner"] = _Owner(link)
+    say("leaving")
+
+
+class _Slow:
+    """Code of the caller's that runs inside a call, for good: where the interpreter ends it."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+
+    def _sleep(self) -> None:
+        self.entered.set()
+        while True:
+            time.sleep(0.001)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._sleep()
+        yield b""
+
+    def __float__(self) -> float:
+        self._sleep()
+        return 0.0
+
+    def __buffer__(self, flags: int) -> memoryview:
+        self._sleep()
+        return memoryview(b"")
+
+
+def leave_in_code_of_the_callers(url: str) -> None:
+    """Daemon threads are in code of the caller's as the process ends, which closes their links."""
+    warnings.simplefilter("ignore")
+    _, link = _pair(url)
+    globals()["owner"] = _Owner(link)
+    calls: list[Callable[[Any], object]] = [
+        link.send_many,
+        lambda slow: link.recv(timeout=slow),
+    ]
+    if sys.version_info >= (3, 12):
+        calls += [
+            link.send,
+            lambda slow: link.send_many([b"first", slow]),
+            link.recv_into,
+        ]
+    for call in calls:
+        slow = _Slow()
+        _in_daemon(lambda call=call, slow=slow: call(slow))  # type: ignore[misc]
+        if not slow.entered.wait(LONG):
+            raise AssertionError("it was not called")
     say("leaving")
 
 

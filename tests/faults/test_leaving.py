@@ -51,10 +51,21 @@ def test_a_link_may_be_closed_at_the_very_end(url: str, how: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [leavers.close_nothing, leavers.close_in_a_finalizer, leavers.leave_in_full_swing]
+    "how",
+    [
+        leavers.close_nothing,
+        leavers.close_in_a_finalizer,
+        leavers.leave_in_full_swing,
+    ],
 )
 def test_a_process_ends_whatever_its_threads_do(url: str, how: object) -> None:
     with Child(how, url) as child:  # type: ignore[arg-type]
+        _left(child)
+
+
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_a_process_ends_in_code_of_the_callers(url: str) -> None:
+    with Child(leavers.leave_in_code_of_the_callers, url) as child:
         _left(child)
 
 
