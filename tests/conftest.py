@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -80,7 +81,7 @@ def nothing_left_behind(request: pytest.FixtureRequest, place: Path) -> Iterator
     if folder not in ("conformance", "faults"):
         yield
         return
-    supervisor()
+    supervisor().run(asyncio.sleep(0))  # it has begun
     _settle()
     before = _possessions()
     yield

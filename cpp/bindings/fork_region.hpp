@@ -1,6 +1,5 @@
 // What a thread does between the making of a descriptor and its being in its owner's hands, as a
-// context manager: a fork waits until no other thread is inside. Nobody else waits. A thread inside
-// may be interrupted by a signal handler that waits for others, who may come in meanwhile.
+// context manager: a fork waits until no other thread is inside, and keeps others out until it is done.
 #pragma once
 
 #include <atomic>
@@ -9,43 +8,83 @@
 
 #include "clock.hpp"
 #include "gil.hpp"
+#include "signal_block.hpp"
 
 namespace proclink::python {
 
-// One for the process. Entering and leaving are one step to a signal handler, and keep the GIL.
+// One for the process. Entering and leaving are one step to a signal handler. Nobody waits for good:
+// a thread inside may be in a signal handler that waits for the one that forks, and hooks that run
+// before the fork may wait for a lock that one who wants to come in holds.
 class ForkRegion {
  public:
   void enter() {
-    ++mine();
-    inside_.fetch_add(1, std::memory_order_seq_cst);
+    if (mine().inside == 0) come_in();
+    ++mine().inside;
   }
   void exit() {
-    --mine();
-    inside_.fetch_sub(1, std::memory_order_seq_cst);
+    if (--mine().inside == 0) inside_.fetch_sub(1, std::memory_order_seq_cst);
   }
 
-  // Before a fork. Not for good: one inside may be in a signal handler that waits for this thread. The
-  // child then keeps a descriptor.
-  void wait() {
-    constexpr Nanoseconds kLongest = 1'000'000'000;
+  // Before a fork, of the thread that forks. When the time is up, the child may keep a descriptor.
+  void before_fork() {
+    until_.store(now() + kLongest, std::memory_order_relaxed);
+    forks_.fetch_add(1, std::memory_order_seq_cst);  // partner: come_in()
+    ++mine().forks;
+    const int own = mine().inside > 0 ? 1 : 0;
+    wait_while([&] { return inside_.load(std::memory_order_seq_cst) > own; });
+    // What the child lets go of must not be cut short by a signal handler.
+    mine().signals.enter();
+  }
+  void after_fork_in_parent() {
+    forks_.fetch_sub(1, std::memory_order_seq_cst);
+    --mine().forks;
+    mine().signals.exit();
+  }
+  // This thread is the only one there.
+  void after_fork_in_child() {
+    forks_.store(0, std::memory_order_seq_cst);
+    inside_.store(mine().inside > 0 ? 1 : 0, std::memory_order_seq_cst);
+    mine().forks = 0;
+    mine().signals.exit();
+  }
+
+ private:
+  static constexpr Nanoseconds kLongest = 1'000'000'000;
+
+  struct Mine {
+    int inside = 0;
+    int forks = 0;
+    SignalBlock signals;
+  };
+  static Mine& mine() {
+    thread_local Mine one;
+    return one;
+  }
+
+  void come_in() {
+    const auto fork_is_near = [&] {
+      return forks_.load(std::memory_order_seq_cst) > 0 && mine().forks == 0;
+    };
+    do {
+      if (fork_is_near()) wait_while(fork_is_near);
+      inside_.fetch_add(1, std::memory_order_seq_cst);  // partner: before_fork()
+      if (!fork_is_near() || now() >= until_.load(std::memory_order_relaxed)) return;
+      inside_.fetch_sub(1, std::memory_order_seq_cst);
+    } while (true);
+  }
+
+  template <class Condition>
+  void wait_while(Condition condition) {
     constexpr auto kLook = std::chrono::microseconds(50);
-    const Deadline deadline = Deadline::after(kLongest);
-    while (inside_.load(std::memory_order_seq_cst) != mine() && !deadline.passed()) {
+    while (condition() && now() < until_.load(std::memory_order_relaxed)) {
       const WithoutGil released;
       std::this_thread::sleep_for(kLook);
     }
   }
 
-  // In a forked child, where this thread is the only one.
-  void forget_others() { inside_.store(mine(), std::memory_order_seq_cst); }
-
- private:
-  static int& mine() {
-    thread_local int count = 0;
-    return count;
-  }
-
-  std::atomic<int> inside_{0};
+  std::atomic<int> inside_{0};  // threads
+  std::atomic<int> forks_{0};   // threads that are about to fork
+  std::atomic<Nanoseconds> until_{0};
 };
 
 }  // namespace proclink::python

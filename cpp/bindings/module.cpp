@@ -14,6 +14,7 @@
 #include "lease.hpp"
 #include "segment.hpp"
 #include "shm_channel.hpp"
+#include "signal_block.hpp"
 #include "spin.hpp"
 #include "stream_channel.hpp"
 #include "waiting.hpp"
@@ -208,7 +209,7 @@ void define_channel(nb::class_<Object>& type) {
 }  // namespace
 }  // namespace proclink::python
 
-NB_MODULE(_core, m) {
+NB_MODULE(_core_of_one_interpreter, m) {
   using namespace proclink;
   using namespace proclink::python;
 
@@ -234,6 +235,7 @@ NB_MODULE(_core, m) {
   nb::class_<SegmentObject>(m, "Segment");
   nb::class_<Descriptors>(m, "Descriptors", nb::is_weak_referenceable())
       .def(nb::init<>())
+      .def("adopt", &add, "handle"_a)
       .def("receive", &receive, "socket"_a, "size"_a)
       .def("open_path", &open_path, "path"_a)
       .def("close", &Descriptors::close)
@@ -274,8 +276,13 @@ NB_MODULE(_core, m) {
       .def(nb::init<>())
       .def("__enter__", &ForkRegion::enter)
       .def("__exit__", [](ForkRegion& self, nb::args) { self.exit(); })
-      .def("wait", &ForkRegion::wait)
-      .def("forget_others", &ForkRegion::forget_others);
+      .def("before_fork", &ForkRegion::before_fork)
+      .def("after_fork_in_parent", &ForkRegion::after_fork_in_parent)
+      .def("after_fork_in_child", &ForkRegion::after_fork_in_child);
+  nb::class_<SignalBlock>(m, "SignalBlock")
+      .def(nb::init<>())
+      .def("__enter__", &SignalBlock::enter)
+      .def("__exit__", [](SignalBlock& self, nb::args) { self.exit(); });
   nb::class_<TurnObject>(m, "Turn")
       .def("__enter__", &TurnObject::enter)
       .def("__exit__", [](TurnObject& self, nb::args) { self.exit(); });
@@ -335,4 +342,26 @@ NB_MODULE(_core, m) {
   define_channel(shm);
   shm.def("recv_view", &ShmChannelObject::recv_view, "timeout"_a.none())
       .def("loan", &ShmChannelObject::loan, "size"_a, "timeout"_a.none());
+}
+
+// What is here once for the process, nanobind's part too, is there for one interpreter. This stands in
+// the place of nanobind's own function (Py_mod_exec), which would take it over for another.
+namespace {
+
+int execute(PyObject* module) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main())
+    return nanobind__core_of_one_interpreter_exec(module);
+  PyErr_SetString(PyExc_ImportError, "proclink works in the main interpreter only");
+  return -1;
+}
+
+}  // namespace
+
+extern "C" NB_EXPORT PyObject* PyInit__core() {
+  PyObject* const definition = PyInit__core_of_one_interpreter();
+  if (definition == nullptr) return nullptr;
+  for (PyModuleDef_Slot* slot = reinterpret_cast<PyModuleDef*>(definition)->m_slots; slot->slot != 0;
+       ++slot)
+    if (slot->slot == Py_mod_exec) slot->value = reinterpret_cast<void*>(&execute);
+  return definition;
 }

@@ -44,8 +44,8 @@ class Directions {
   // channel, or claimed what is owed.
   Deadline closing_until() const { return goodbye_; }
 
-  // How long a closing thread waits for those inside, which were woken and come out at once, unless
-  // one of them waits for the closing thread itself.
+  // How long a thread that closes or ends a direction waits for those inside, which were woken and
+  // come out at once, unless one of them waits for that thread itself (in a signal handler).
   static Deadline for_those_inside() {
     constexpr Nanoseconds kLongest = 1'000'000'000;
     return Deadline::after(kLongest);

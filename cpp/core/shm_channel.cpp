@@ -395,6 +395,7 @@ Status ShmChannel::read_mark(Deadline deadline, bool& restart) {
 // --- both ------------------------------------------------------------------------------------------
 
 bool ShmChannel::peer_alive() {
+  if (is_closed()) return false;  // before the mutex, which a forked child may have inherited locked
   const std::lock_guard guard(handles_);
   if (is_closed()) return false;
   if (!watch_.peer_gone()) return true;

@@ -179,6 +179,7 @@ class StreamChannel : public Directions {
   bool complete_ = false;
   bool goodbye_ = false;
   std::atomic<Status> ended_{Status::ok};  // how the stream ended, once the receiver saw its end
+  std::atomic<bool> asked_in_vain_{false};  // how it ended, while somebody stayed in the other direction
   std::atomic<bool> has_sent_{false};  // since the last wait for a message; a hint only
   AdaptiveSpin receive_spin_;
 

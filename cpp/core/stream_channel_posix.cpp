@@ -98,13 +98,22 @@ Status StreamChannel::send_failed(int error) {
 Status StreamChannel::how_it_ended() {
   {
     // Nobody waits for a message any more, so the turn comes soon. What has come is still there.
+    if (is_closed()) return Status::closed;
     const std::lock_guard guard(handles_);
     if (is_closed()) return Status::closed;
     ::shutdown(socket_, SHUT_RD);
   }
-  const Status taken = receiving.take(Deadline::never(), Interruption());
-  if (taken == Status::closed) return taken;
-  if (taken != Status::ok) return Status::peer_lost;  // this call interrupted one that receives
+  // Once in vain is enough.
+  const bool vain = asked_in_vain_.load(std::memory_order_relaxed);
+  const Status taken =
+      receiving.take(vain ? Deadline::immediate() : for_those_inside(), interruption_);
+  if (taken == Status::closed || taken == Status::interrupted) return taken;
+  if (taken != Status::ok) {
+    // This call interrupted one that receives, or that one is in a signal handler, which may wait for
+    // this thread.
+    asked_in_vain_.store(true, std::memory_order_relaxed);
+    return Status::peer_lost;
+  }
   const DirectionLock::Turn turn(receiving);
   const Status how = goodbye_is_waiting() ? Status::peer_closed : Status::peer_lost;
   ended_.store(how, std::memory_order_relaxed);
@@ -518,6 +527,7 @@ Status StreamChannel::read_message(std::byte* destination, Deadline deadline, bo
 // --- both ------------------------------------------------------------------------------------------
 
 bool StreamChannel::peer_alive() {
+  if (is_closed()) return false;  // before the mutex, which a forked child may have inherited locked
   const std::lock_guard guard(handles_);
   if (is_closed()) return false;
   pollfd watched{socket_, kPeerEnded, 0};

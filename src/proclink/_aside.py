@@ -14,15 +14,16 @@ import atexit
 import contextlib
 import functools
 import logging
-import os
 import queue
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from proclink import _core
+from proclink import _core, _fork
+from proclink._errors import ForkedLink
 
 _Result = TypeVar("_Result")
 _LONGEST_FLUSH = 0.5
@@ -34,14 +35,20 @@ class Aside:
     def __init__(self, name: str, *, hurried: bool = False) -> None:
         self._name = name
         self._hurried = hurried
-        self.forget()
+        self._outcomes: dict[_Outcome[Any], None] = {}  # that somebody waits for
+        self._begin()
+
+    def _begin(self) -> None:
+        # Its put() may be interrupted by itself: by a finalizer, say.
+        self._waiting: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._only = _thread.allocate_lock()  # of the one thread, for good
+        self._thread = 0
 
     def forget(self) -> None:
         """In a forked child, where the thread did not come along."""
-        # Its put() may be interrupted by itself: by a finalizer, say.
-        self._waiting: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._starting = _thread.allocate_lock()
-        self._thread = 0
+        self._begin()
+        for outcome in list(self._outcomes):
+            outcome.forget()
 
     def later(self, work: Callable[[], object]) -> None:
         """Does something soon. Never waits, and may be called anywhere."""
@@ -65,10 +72,14 @@ class Aside:
                 "it in a thread of yours"
             )
         outcome = _Outcome(work)
-        self._waiting.put(outcome.run)
-        if not self._runs():
-            self._drain()
-        return outcome.wait(None)
+        try:
+            self._outcomes[outcome] = None
+            self._waiting.put(outcome.run)
+            if not self._runs():
+                self._drain()
+            return outcome.wait(None)
+        finally:
+            self._outcomes.pop(outcome, None)
 
     def settle(self, work: Callable[[], object]) -> None:
         """Does something, and waits for it where the calling thread may wait."""
@@ -79,29 +90,28 @@ class Aside:
 
     def flush(self, timeout: float) -> None:
         """Waits until everything so far is done."""
-        if self._thread:
+        if self._thread or not self._waiting.empty():
             outcome = _Outcome(lambda: None)
             self._waiting.put(outcome.run)
             with contextlib.suppress(TimeoutError):
                 outcome.wait(timeout)
 
     def _runs(self) -> bool:
-        """Whether the thread runs, started now if it can be.
+        """Whether the thread runs, or is about to.
 
-        It cannot when the interpreter is about to end, nor by a signal handler or a finalizer that
-        interrupted the very start of it. Then whoever asks does what waits.
+        It cannot when the interpreter is about to end or the system has no thread to give. Then
+        whoever asks does what waits.
         """
         if sys.is_finalizing():
             return False
-        if self._thread == 0 and self._starting.acquire(blocking=False):
+        if self._thread == 0:
+            # No lock: a signal handler or a finalizer may come in again. Of several that are
+            # started at once, one stays.
             try:
-                # Not a threading.Thread, whose start() takes locks that the caller may hold.
-                self._thread = _thread.start_new_thread(self._run, ())
+                start_thread(self._run)
             except RuntimeError:
-                return False
-            finally:
-                self._starting.release()
-        return self._thread != 0
+                return self._thread != 0
+        return True
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -109,6 +119,9 @@ class Aside:
                 self._do(self._waiting.get_nowait())
 
     def _run(self) -> None:
+        if not self._only.acquire(blocking=False):
+            return
+        self._thread = _thread.get_ident()
         threading.current_thread().name = self._name
         if self._hurried:
             never_wait_here()
@@ -144,6 +157,13 @@ class _Outcome(Generic[_Result]):
         del self._work
         self._done.advance()
 
+    def forget(self) -> None:
+        """In a forked child: nobody does it here."""
+        self._error = ForkedLink(
+            "the process forked in the middle of this call; it was the parent's"
+        )
+        self._done.advance()
+
     def wait(self, timeout: float | None) -> _Result:
         if not self._done.wait(0, timeout):
             raise TimeoutError
@@ -160,6 +180,26 @@ errands = Aside("proclink-errands", hurried=True)
 reports = Aside("proclink-reports")
 
 _hurried: set[int] = set()
+
+
+_FAULTS = {
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+    if hasattr(signal, name)
+}
+
+
+def start_thread(work: Callable[[], object]) -> None:
+    """Starts a thread that leaves the process's signals to the user's, which may block them."""
+
+    def run() -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FAULTS)  # its own
+        work()
+
+    # Not a threading.Thread, whose start() takes locks that the caller may hold.
+    with _core.SignalBlock():
+        _thread.start_new_thread(run, ())
 
 
 def never_wait_here() -> None:
@@ -221,5 +261,4 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+_fork.in_child(_in_child)

@@ -68,19 +68,27 @@ class LoanLease:
         """Whether a view of the room is alive."""
 
 class ForkRegion:
-    """A context manager: forks of other threads wait, a second at most, while a thread is inside.
+    """A context manager: a fork and those inside wait for each other, a second at most.
 
-    Entering waits for nobody, and no signal handler interrupts either end. A thread may come in
-    again.
+    No signal handler interrupts either end. A thread may come in again.
     """
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
-    def wait(self) -> None:
-        """Before a fork: waits until no other thread is inside."""
+    def before_fork(self) -> None:
+        """Waits until no other thread is inside, keeps them out, and blocks signals."""
 
-    def forget_others(self) -> None:
-        """In a forked child, which has no other thread."""
+    def after_fork_in_parent(self) -> None:
+        """Lets all in again, and signals through."""
+
+    def after_fork_in_child(self) -> None:
+        """The same where there is no other thread."""
+
+class SignalBlock:
+    """A context manager: no signal reaches the calling thread inside. Handlers run afterwards."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class Descriptors:
     """Descriptors on their way to a channel, owned from their first moment; at most eight.
@@ -88,6 +96,9 @@ class Descriptors:
     No signal handler runs, and no thread forks, between a descriptor's coming and its being owned.
     Closed when it is collected.
     """
+
+    def adopt(self, handle: int) -> None:
+        """Takes a descriptor over. For where no signal handler runs, inside a ``ForkRegion``."""
 
     def receive(self, socket: int, size: int) -> bytes:
         """What waits in a Unix socket, at most ``size`` bytes (256), and the descriptors with it.

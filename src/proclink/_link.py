@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from proclink import _core, _fork
 from proclink._aside import errands, report, warn_of_unclosed
+from proclink._binding import Binding
 from proclink._channels import Channels
 from proclink._core import Event
 from proclink._errors import (
@@ -36,7 +37,7 @@ from proclink._loan import Loan
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink._state import State
-from proclink.transports._contract import Channel, Connection, Endpoint
+from proclink.transports._contract import Channel, Connection
 
 if TYPE_CHECKING:
     from typing import Self
@@ -94,10 +95,10 @@ class Link:
 
     __slots__ = (
         "__weakref__",
+        "_binding",
         "_channel",
         "_channels",
         "_corrupt",
-        "_endpoint",
         "_forked",
         "_last_end",
         "_log",
@@ -106,12 +107,14 @@ class Link:
         "_url",
     )
 
-    def __init__(self, url: str, options: Options, channels: Channels) -> None:
+    def __init__(
+        self, url: str, options: Options, channels: Channels, binding: Binding | None = None
+    ) -> None:
         self._url = url
         self._options = options
         self._log = options.logger
         self._channels = channels
-        self._endpoint: Endpoint | None = None
+        self._binding = binding
         self._channel: Channel = _NO_CHANNEL
         self._last_end = _core.PEER_LOST  # how the channel before the present one ended
         self._peer: Peer | None = None
@@ -237,7 +240,9 @@ class Link:
             self._use_channels()
             raise disconnection(self._last_end, self._url, "", sent)
         ended = self._ended(channel, status, sent)
-        if self._channels.waits and not channel.has_message():
+        if self._channels.waits and channel.has_message():
+            ended.add_note("What it sent before is unread: receive it, and the next peer comes.")
+        elif self._channels.waits:
             self._finish(channel, status)
         raise ended
 
@@ -526,14 +531,10 @@ class Link:
         try:
             first = self._channels.close(timeout)
         finally:  # also when a signal handler raised
-            if self._endpoint is not None:
-                errands.settle(self._close_endpoint)
+            if self._binding is not None:
+                self._binding.close()
         if first:
             report(self._log, logging.INFO, "closed %s", self._url)
-
-    def _close_endpoint(self) -> None:
-        if self._endpoint is not None:
-            self._endpoint.close()
 
     def __enter__(self) -> Self:
         return self
@@ -548,13 +549,17 @@ class Link:
 
     def __del__(self) -> None:
         channels = getattr(self, "_channels", None)
-        if channels is None or channels.closed or self._forked:
+        if channels is None or self._forked:
             return
-        # This may run in any thread and in the middle of anything, so it waits for nobody.
-        errands.later(channels.close)  # which waits for no peer
-        if self._endpoint is not None:
-            errands.later(self._endpoint.close)
-        warn_of_unclosed(f"unclosed link {self._url}", self)
+        unclosed = not channels.closed
+        # Also what an interrupted close has left. This may run in any thread and in the middle
+        # of anything, so it waits for nobody.
+        if channels.oldest() is not None:
+            errands.later(channels.close)  # which waits for no peer
+        if self._binding is not None:
+            self._binding.forget()
+        if unclosed:
+            warn_of_unclosed(f"unclosed link {self._url}", self)
 
     def __repr__(self) -> str:
         return f"<proclink.Link {self._url} {self.state.value}>"

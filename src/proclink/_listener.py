@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from proclink import _address, _core, _fork
-from proclink._aside import errands, report, warn_of_unclosed
+from proclink import _core, _fork
+from proclink._aside import report, warn_of_unclosed
+from proclink._binding import Binding
 from proclink._core import Event
 from proclink._errors import (
     ForkedLink,
@@ -21,8 +22,7 @@ from proclink._errors import (
 )
 from proclink._link import Link, link_of
 from proclink._options import Options, check_timeout
-from proclink.transports import transport_for
-from proclink.transports._contract import Connection, Endpoint
+from proclink.transports._contract import Connection
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,26 +32,12 @@ class Listener:
     """Accepts any number of links at one address. Made by :func:`listen`."""
 
     def __init__(self, url: str, options: Options) -> None:
-        address = _address.parse(url)
-        self._url = url
         self._options = options
         self._arrivals = _Arrivals()
         self._forked = False
-        transport = transport_for(address)
-        transport.prepare()
-        self._endpoint: Endpoint | None = None
         _fork.on_fork(self, Listener._note_fork)
-
-        def listen() -> None:
-            self._endpoint = transport.listen(address, options, self._arrivals)
-            self._url = str(self._endpoint.address)
-
-        try:
-            errands.call(listen)
-        except BaseException:
-            self._arrivals.close()
-            errands.later(self._close_endpoint)  # after listen(), which may be under way
-            raise
+        self._binding = Binding(url, options, self._arrivals)
+        self._url = self._binding.url
         report(options.logger, logging.INFO, "listening at %s", self._url)
 
     @property
@@ -100,14 +86,12 @@ class Listener:
         if self._forked:
             return
         first = not self._arrivals.closed
-        self._arrivals.close()
-        errands.settle(self._close_endpoint)
+        try:
+            self._arrivals.close()
+        finally:  # also when a signal handler raised
+            self._binding.close()
         if first:
             report(self._options.logger, logging.INFO, "closed %s", self._url)
-
-    def _close_endpoint(self) -> None:
-        if self._endpoint is not None:
-            self._endpoint.close()
 
     def __enter__(self) -> Self:
         return self
@@ -121,12 +105,13 @@ class Listener:
         self.close()
 
     def __del__(self) -> None:
-        endpoint = getattr(self, "_endpoint", None)
-        if endpoint is None or self._arrivals.closed or self._forked:
+        if not hasattr(self, "_url") or self._forked:
             return
+        closed = self._arrivals.closed
         self._arrivals.close()
-        errands.later(endpoint.close)
-        warn_of_unclosed(f"unclosed listener {self._url}", self)
+        self._binding.forget()
+        if not closed:
+            warn_of_unclosed(f"unclosed listener {self._url}", self)
 
     def __repr__(self) -> str:
         return f"<proclink.Listener {self._url}>"

@@ -21,9 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from proclink import _fork
+from proclink import _core, _fork
 from proclink._errors import AddressBlocked, AddressInUse, RuntimeDirectoryError
 
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,39}")
 
 
@@ -74,11 +75,10 @@ def socket_path(name: str, scheme: str) -> Path:
 class Claim:
     """The ownership of one name, from :func:`claim` to :meth:`release`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: _core.Descriptors) -> None:
         self.path = path
         self._lock = lock
         self._socket: tuple[int, int] | None = None
-        _fork.on_fork(self, Claim._forget)
 
     def made_socket(self) -> None:
         """Notes that the socket at ``path`` is the owner's."""
@@ -87,18 +87,13 @@ class Claim:
 
     def release(self) -> None:
         """Removes what the owner made, and lets the name go."""
-        if self._lock < 0:
+        if not self._lock.handles:
             return
         if self._socket is not None and _identity(self.path) == self._socket:
             self.path.unlink(missing_ok=True)
         # Under the lock: whoever waits for it looks whether the file is still the one it opened.
         _lock_path(self.path).unlink(missing_ok=True)
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
 
 def _user_name() -> str:
@@ -129,12 +124,8 @@ def claim(path: Path, url: str) -> Claim:
         AddressBlocked: A file that is not proclink's is in the way.
         OSError: The directory does not exist or cannot be written.
     """
-    with _fork.no_fork:
-        return _claim(path, url)
-
-
-def _claim(path: Path, url: str) -> Claim:
-    lock = _lock(path, url)
+    owner = _fork.new_descriptors()
+    lock = _lock(path, url, owner)
     before = _read_record(lock)
     try:
         _clear_leftovers(path, before)
@@ -149,16 +140,18 @@ def _claim(path: Path, url: str) -> Claim:
     except BaseException:
         if not before:  # the file was made just now
             _lock_path(path).unlink(missing_ok=True)
-        os.close(lock)
+        owner.close()
         raise
-    return Claim(path, lock)
+    return Claim(path, owner)
 
 
-def _lock(path: Path, url: str) -> int:
+def _lock(path: Path, url: str, owner: _core.Descriptors) -> int:
     lock_path = _lock_path(path)
     while True:
         try:
-            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with _fork.no_fork:
+                lock = os.open(lock_path, _LOCK_FLAGS, 0o600)
+                owner.adopt(lock)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             raise
         except OSError as error:
@@ -174,15 +167,15 @@ def _lock(path: Path, url: str) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = _read_record(lock).get("pid")
-            os.close(lock)
+            owner.close()
             raise AddressInUse(url, pid if isinstance(pid, int) else None) from None
         except BaseException:
-            os.close(lock)
+            owner.close()
             raise
         # The owner before may have removed the file between our open and our lock.
         if _identity(lock_path) == (status.st_dev, status.st_ino):
             return lock
-        os.close(lock)
+        owner.close()
 
 
 def _read_record(lock: int) -> dict[str, object]:

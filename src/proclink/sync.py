@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from proclink import _address
-from proclink._aside import errands, report
+from proclink._aside import report
+from proclink._binding import Binding
 from proclink._channels import Channels
 from proclink._link import Link, link_of
 from proclink._listener import Listener
@@ -45,26 +46,14 @@ def bind(
     Example:
         >>> with proclink.bind("shm://quotes") as link:
         ...     for message in link:
-        ...         link.send(message)
+        ...         with contextlib.suppress(proclink.Disconnected):
+        ...             link.send(message)
     """
     options = _options(max_message, ring_size, spin, handshake_timeout, logger)
-    address = _address.parse(url)
-    transport = transport_for(address)
-    transport.prepare()
-    link = Link(url, options, Channels(waits=True))
-
-    def listen() -> None:
-        link._endpoint = transport.listen(address, options, link._channels)
-        link._url = str(link._endpoint.address)
-
-    try:
-        errands.call(listen)
-    except BaseException:
-        link._channels.close()
-        errands.later(link._close_endpoint)  # after listen(), which may be under way
-        raise
-    report(options.logger, logging.INFO, "bound to %s", link._url)
-    return link
+    channels = Channels(waits=True)
+    binding = Binding(url, options, channels)
+    report(options.logger, logging.INFO, "bound to %s", binding.url)
+    return Link(binding.url, options, channels, binding)
 
 
 def connect(

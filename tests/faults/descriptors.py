@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
+
+if __name__ == "__main__":
+    # Before proclink is imported, and so called between its own hook and the fork: such hooks wait.
+    os.register_at_fork(before=lambda: time.sleep(0.001))
+
 import collections
 import gc
-import os
 import signal
 import threading
 from collections.abc import Iterator

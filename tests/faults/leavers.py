@@ -272,7 +272,7 @@ def ship_logs(url: str) -> None:
 def fork_during_a_handshake(url: str) -> None:
     """Forks while a newcomer has not introduced itself; the child outlives the parent."""
     listener = proclink.listen(url)
-    endpoint: Any = listener._endpoint
+    endpoint: Any = listener._binding._endpoint
     while not endpoint._newcomers:
         time.sleep(0.001)
     pid = os.fork()

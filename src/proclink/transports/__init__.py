@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from proclink import _core, _fork
 from proclink._address import Address
 from proclink.transports._contract import Transport
 
@@ -19,4 +20,6 @@ _MODULES = {
 
 def transport_for(address: Address) -> Transport:
     """The transport that serves an address."""
-    return cast(Transport, importlib.import_module(_MODULES[address.scheme]))
+    # An exception of a signal handler in the middle of an import leaves locks of Python's locked.
+    with _fork.no_fork, _core.SignalBlock():
+        return cast(Transport, importlib.import_module(_MODULES[address.scheme]))

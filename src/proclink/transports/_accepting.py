@@ -180,9 +180,9 @@ class SocketEndpoint:
         data = [_handshake.pack(welcome)]
         # A fresh socket always has room for 64 bytes, so this neither blocks nor sends a part.
         if descriptors:
-            socket.send_fds(sock, data, descriptors)
+            socket.send_fds(sock, data, descriptors, socket.MSG_NOSIGNAL)
         else:
-            sock.sendmsg(data)
+            sock.sendmsg(data, (), socket.MSG_NOSIGNAL)
 
     def close(self) -> None:
         """Stops accepting, and sends away whoever is still introducing himself."""

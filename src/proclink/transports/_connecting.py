@@ -73,7 +73,7 @@ def introduce(
     try:
         # A refusal may already be there, and its sender gone.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sock.sendall(_handshake.pack(hello))
+            sock.sendall(_handshake.pack(hello), socket.MSG_NOSIGNAL)
         data = b""
         while len(data) < _handshake.SIZE:
             sock.settimeout(max(deadline - time.monotonic(), 1e-6))
@@ -112,6 +112,6 @@ def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
         HandshakeFailed: The bound end went away meanwhile.
     """
     try:
-        sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)))
+        sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)), socket.MSG_NOSIGNAL)
     except OSError as error:
         raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error

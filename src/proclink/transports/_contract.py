@@ -72,6 +72,10 @@ class Gate(Protocol):
         """Fills the reserved place."""
         ...
 
+    def close(self) -> object:
+        """Lets nobody in any more, and lets go of those inside. Again does nothing."""
+        ...
+
 
 class Endpoint(Protocol):
     """The bound side of an address."""
@@ -90,7 +94,7 @@ class Transport(Protocol):
     """What every module beside this one offers."""
 
     def prepare(self) -> None:
-        """Makes ready, in the user's thread, what :meth:`listen` needs.
+        """Imports, in the user's thread, what :meth:`listen` needs.
 
         ``listen`` itself runs in a thread that others wait for, and so may neither log nor import
         what is not there yet: both take locks that a user's thread may hold while it waits.

@@ -63,13 +63,6 @@ class Socket(socket.socket):
         super().close()
 
 
-def new_descriptors() -> _core.Descriptors:
-    """An owner of descriptors that a forked child does not keep."""
-    descriptors = _core.Descriptors()
-    _fork.on_fork(descriptors, _core.Descriptors.close)
-    return descriptors
-
-
 class Offer(Protocol):
     """What the bound side prepared for one newcomer."""
 

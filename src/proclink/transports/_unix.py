@@ -9,10 +9,11 @@ from pathlib import Path
 
 from proclink._address import Address
 from proclink._errors import AddressBlocked, ConnectionFailed, PeerRefused
+from proclink._fork import new_descriptors
 from proclink._peer import Peer, peer_of_unix_socket
 from proclink._registry import socket_path
 from proclink.transports._connecting import Patience
-from proclink.transports._sockets import Socket, new_descriptors
+from proclink.transports._sockets import Socket
 
 _LONGEST_SOCKET_ADDRESS = 107  # bytes, unix(7)
 _NOBODY_THERE = {errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from proclink._address import Address
 from proclink._errors import AddressError, ProclinkError
+from proclink._fork import new_descriptors
 from proclink._options import Options
 from proclink._registry import Claim, claim
 from proclink.transports._accepting import SocketEndpoint
@@ -68,11 +70,15 @@ def _bind(sock: socket.socket, path: Path) -> None:
     if fits(path):
         sock.bind(str(path))
         return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = new_descriptors()
+    directory = held.open_path(str(path.parent))
     try:
         short = f".{os.getpid()}-{threading.get_native_id()}"
+        # One with these numbers, which come again in a container, was killed in the middle of this.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(short, dir_fd=directory)
         sock.bind(f"/proc/self/fd/{directory}/{short}")
         # The path is free: its owner's lock is held.
         os.rename(short, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
-        os.close(directory)
+        held.close()

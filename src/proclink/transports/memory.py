@@ -51,6 +51,7 @@ class MemoryChannel:
     """One end of a link inside this process."""
 
     violation = ""
+    closed = True  # until it is made
     send_leaser = receive_leaser = last_error = 0
 
     def __init__(self, outgoing: _Direction, incoming: _Direction, max_send: int) -> None:
@@ -61,6 +62,12 @@ class MemoryChannel:
         self._receiving = _core.DirectionLock()
         self.closed = False
         _fork.on_fork(self, MemoryChannel.abandon)
+
+    def __del__(self) -> None:
+        # Dropped without a close, by an exception between its making and its link's: the other end
+        # is told, as the system tells it of the other transports.
+        if not self.closed:
+            self.close()
 
     def send(self, message: Buffer, timeout: float | None) -> Event | None:
         clock = _Clock(timeout)
@@ -262,15 +269,15 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
     theirs = Connection(MemoryChannel(back, there, max_send), peer, max_send)
     ours = Connection(MemoryChannel(there, back, max_send), peer, max_send)
     with endpoint.turn.turn(None) as event:
-        admitted = event is None and endpoint.gate.admit()
-        if admitted:
-            try:
+        delivered = False
+        try:
+            if event is None and endpoint.gate.admit():
                 endpoint.gate.deliver(theirs)
-            except BaseException:  # a signal handler raised
+                delivered = True
+        finally:  # also when a signal handler raised
+            if event is None and not delivered:
                 endpoint.gate.withdraw()
-                ours.channel.close()
-                raise
-    if not admitted:
+    if not delivered:
         raise Busy(f"{address} is a one-to-one end and has its peer already")
     return ours
 
@@ -280,5 +287,4 @@ def _in_child() -> None:
     _endpoints.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+_fork.in_child(_in_child)

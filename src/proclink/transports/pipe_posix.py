@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from proclink._address import Address
+from proclink._fork import new_descriptors
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience, introduce, ready
@@ -13,7 +14,6 @@ from proclink.transports._sockets import (
     Offer,
     StreamOffer,
     agree,
-    new_descriptors,
     stream_channel,
 )
 from proclink.transports._unix import connect_unix, same_user
@@ -31,11 +31,8 @@ class _Pipe:
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
-    # An end that only connects needs none of this, nor asyncio.
-    from proclink._supervisor import supervisor
+    # Not above: an end that only connects needs none of this, nor asyncio.
     from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
-
-    supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:

@@ -18,7 +18,6 @@ from proclink.transports._sockets import (
     Offer,
     Terms,
     agree,
-    new_descriptors,
 )
 from proclink.transports._unix import connect_unix, same_user
 
@@ -38,7 +37,7 @@ class _Memory:
         free = _available_memory()
         if free is not None and need + _RESERVE > free:
             raise SharedMemoryFull(need, free)
-        self._descriptors = new_descriptors()
+        self._descriptors = _fork.new_descriptors()
         try:
             with _fork.no_fork:
                 self._segment = _core.create_segment(options.ring_size, self._descriptors)
@@ -112,11 +111,8 @@ class _Shm:
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
-    # An end that only connects needs none of this, nor asyncio.
-    from proclink._supervisor import supervisor
+    # Not above: an end that only connects needs none of this, nor asyncio.
     from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
-
-    supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
@@ -129,7 +125,7 @@ def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
     patience = Patience(timeout)
-    descriptors = new_descriptors()
+    descriptors = _fork.new_descriptors()
     try:
         with connect_unix(address, patience) as sock:
             peer = same_user(sock)

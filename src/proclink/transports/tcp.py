@@ -14,6 +14,7 @@ from proclink._errors import (
     HandshakeFailed,
     ProclinkError,
 )
+from proclink._fork import new_descriptors
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience, introduce, ready
@@ -23,7 +24,6 @@ from proclink.transports._sockets import (
     Socket,
     StreamOffer,
     agree,
-    new_descriptors,
     stream_channel,
 )
 
@@ -67,11 +67,8 @@ def _resolve(
 
 def prepare() -> None:
     """See :class:`proclink.transports._contract.Transport`."""
-    # An end that only connects needs none of this, nor asyncio.
-    from proclink._supervisor import supervisor
+    # Not above: an end that only connects needs none of this, nor asyncio.
     from proclink.transports import _accepting  # noqa: F401 - for listen()
-
-    supervisor()
 
 
 def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
