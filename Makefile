@@ -29,7 +29,7 @@ BUILD_INPUTS := CMakeLists.txt pyproject.toml $(shell find cpp -type f)
 UV := .venv-uv/bin/uv
 FLAVOURS := plain asan tsan
 # More workers than cores: many tests wait.
-WORKERS := 4
+WORKERS := 6
 RUNS := 10
 
 .PHONY: help
