@@ -187,7 +187,7 @@ class ChannelObject {
       return Status::ok;
     const Deadline deadline = timeout.deadline();
     const WithoutGil released(&lock);
-    return lock.take(deadline, kSignals);
+    return channel_.enter(lock, deadline, kSignals);
   }
 
   // Runs `body` with the receiving direction held, which the caller may have taken already.
@@ -220,7 +220,7 @@ class ChannelObject {
       const Deadline deadline = timeout.deadline();
       const WithoutGil released;
       if (!turn) {
-        status = channel_.sending.take(deadline, kSignals);
+        status = channel_.enter(channel_.sending, deadline, kSignals);
         if (status == Status::ok) turn.emplace(channel_.sending);
       }
       if (turn) {

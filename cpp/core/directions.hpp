@@ -5,6 +5,8 @@
 
 #include "clock.hpp"
 #include "direction_lock.hpp"
+#include "interruption.hpp"
+#include "status.hpp"
 
 namespace proclink {
 
@@ -19,6 +21,14 @@ class Directions {
  public:
   DirectionLock sending;
   DirectionLock receiving;
+
+  // Takes a direction of this channel; see DirectionLock::take().
+  Status enter(DirectionLock& direction, Deadline deadline, Interruption interruption) {
+    const Status status = direction.take(deadline, interruption);
+    // A view or loan that is released when the channel is marked leaves its direction, still leased to
+    // it, to the thread that closes.
+    return status == Status::held && is_closed() ? Status::closed : status;
+  }
 
   bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   // Whether finish_close() has to be called by whoever has just left.
