@@ -10,6 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+import pytest
+
+from proclink.cli import main
+
 PATIENCE = 30.0
 COMMAND = [sys.executable, "-m", "proclink"]
 
@@ -18,6 +22,15 @@ def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
     return subprocess.run(
         [*COMMAND, *arguments], input=given, capture_output=True, timeout=PATIENCE, check=False
     )
+
+
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, output: pytest.CaptureFixture[bytes], *arguments: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The same in this process, for what ends before there is anything to talk to."""
+    monkeypatch.setattr(sys, "argv", ["proclink", *arguments])
+    code = main()
+    return subprocess.CompletedProcess(arguments, code, *output.readouterr())
 
 
 class Running:

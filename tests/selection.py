@@ -28,7 +28,7 @@ class Rounds(NamedTuple):
     """Beside threads that take the machine for themselves, which makes it slow."""
 
 
-ROUNDS = {"all": Rounds(200, 200), "rotated": Rounds(3, 1), "smoke": Rounds(1, 1)}
+ROUNDS = {"all": Rounds(200, 200), "rotated": Rounds(2, 1), "smoke": Rounds(1, 1)}
 
 _LONGEST_OF_MANY_ROUNDS = 3600
 """Seconds."""

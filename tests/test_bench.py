@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import proclink
-from command_line import COMMAND, PATIENCE, is_one_line, run
+from command_line import COMMAND, PATIENCE, is_one_line, run, run_here
 from proclink import bench
 from proclink.bench import _measure, _modes, _pair, _placement, _rows
 
@@ -351,8 +351,10 @@ def test_a_json_file_that_cannot_be_written(place: Path) -> None:
         ["--seconds", "0"],
     ],
 )
-def test_bad_usage(options: list[str]) -> None:
-    done = run("bench", *options)
+def test_bad_usage(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    done = run_here(monkeypatch, capfdbinary, "bench", *options)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"Traceback" not in done.stderr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import proclink
-from command_line import PATIENCE, is_one_line, run, running
+from command_line import PATIENCE, is_one_line, run, run_here, running
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 URLS = ["pipe://talk", "shm://talk", "tcp://127.0.0.1:0"]
@@ -83,16 +83,25 @@ def test_without_the_extra(missing: str) -> None:
         ["recv", "pipe://talk", "--loud"],
     ],
 )
-def test_bad_usage(arguments: list[str]) -> None:
-    done = run(*arguments)
+def test_bad_usage(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    done = run_here(monkeypatch, capfdbinary, *arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["echo", "send", "recv"])
 @pytest.mark.parametrize("url", ["carrier://pigeon", "pipe://", "tcp://127.0.0.1", "talk"])
-def test_an_address_that_makes_no_sense(name: str, url: str) -> None:
-    done = run(name, url)
+def test_an_address_that_makes_no_sense(
+    name: str,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    done = run_here(monkeypatch, capfdbinary, name, url)
     assert (done.returncode, done.stdout) == (1, b"")
     assert is_one_line(done.stderr)
 

@@ -107,6 +107,17 @@ def echo_once(url: str) -> None:
         hear()
 
 
+def echo_once_in_each(url: str, count: int) -> None:
+    """Forks, one after another, processes that do the same; tells when each is gone."""
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            echo_once(url)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        say("gone")
+
+
 def serve(url: str, how: str = "bind") -> None:
     """Owns an address, tells it, and waits."""
     with getattr(proclink, how)(url) as server:

@@ -14,9 +14,9 @@ from faults import descriptors
 from faults.children import Child
 
 URLS = {"pipe": "pipe://counted", "shm": "shm://counted", "tcp": "tcp://127.0.0.1:0"}
-ATTEMPTS = 1500
-FORKS = 300
-BINDS = 400
+ATTEMPTS = 600
+FORKS = 200
+BINDS = 200
 
 
 @pytest.fixture(params=URLS)

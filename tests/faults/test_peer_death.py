@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -204,17 +205,18 @@ def _counts() -> tuple[int, int, int]:
 def test_a_bound_link_outlives_twenty_peers(url: str) -> None:
     with proclink.bind(url) as server:
         before = _counts()
-        for round_ in range(20):
-            with Child(roles.echo_once, server.address) as child:
-                assert server.recv(timeout=SOON) == b"from %d" % child.pid
+        with Child(roles.echo_once_in_each, server.address, 20) as child:
+            for round_ in range(20):
+                pid = int(server.recv(timeout=SOON).removeprefix(b"from "))
                 server.send(b"round %d" % round_, timeout=SOON)
                 assert child.hear() == "connected"
                 assert child.hear() == f"round {round_}"
                 assert server.peer is not None
-                assert server.peer.pid in (child.pid, None)
-                child.kill()
-            with pytest.raises(proclink.TimedOut):
-                server.recv(timeout=0.001)
+                assert server.peer.pid in (pid, None)
+                os.kill(pid, signal.SIGKILL)
+                assert child.hear() == "gone"
+                with pytest.raises(proclink.TimedOut):
+                    server.recv(timeout=0.001)
         # The dead peer's channel goes with the first call that sees its end.
         assert _counts() == before
 
