@@ -25,7 +25,6 @@ class Binding:
         self._gate = gate
         _fork.on_fork(self, Binding._leave_to_parent)
         address = _address.parse(url)
-
         transport = transport_for(address)
         with _fork.no_fork, _core.SignalBlock():
             transport.prepare()
@@ -55,8 +54,9 @@ class Binding:
 
     def forget(self) -> None:
         """The same for finalizers, which wait for nobody."""
+        # The gate is its owner's, whose finalizer may run after this one and asks if it is shut.
         if self._endpoint is not None:
-            errands.later(self._end)
+            errands.later(self._close_endpoint)
 
     def __del__(self) -> None:
         self.forget()

@@ -554,7 +554,7 @@ class Link:
         unclosed = not channels.closed
         # Also what an interrupted close has left. This may run in any thread and in the middle
         # of anything, so it waits for nobody.
-        if channels.oldest() is not None:
+        if unclosed or channels.oldest() is not None:
             errands.later(channels.close)  # which waits for no peer
         if self._binding is not None:
             self._binding.forget()

@@ -114,8 +114,9 @@ def fork_beside_signals(url: str, forks: int, links: int) -> None:
                 pid = 0
             if pid == 0:
                 with contextlib.suppress(KeyboardInterrupt):
-                    while not came:  # it may have come in a hook of somebody else's
-                        time.sleep(0.001)
+                    end_of_patience = time.monotonic() + LONG
+                    while not came and time.monotonic() < end_of_patience:
+                        time.sleep(0.001)  # it may have come in a hook of somebody else's
                 kept = sum(link.state is proclink.State.CONNECTED for link in own)
                 os.write(writing, b"%d\n" % kept)
                 os._exit(0)
