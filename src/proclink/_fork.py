@@ -50,7 +50,8 @@ def _in_child() -> None:
     with contextlib.ExitStack() as everything:  # whatever one of them raises
         for hook in reversed(_hooks):
             everything.callback(hook)
-        for reference, let_go in list(_registered.items()):
+        # Run in the order of their registration: a name is free before its links are gone.
+        for reference, let_go in reversed(list(_registered.items())):
             thing = reference()
             if thing is not None:
                 everything.callback(let_go, thing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import time
@@ -102,13 +103,15 @@ def test_a_forked_child_keeps_no_newcomer(url: str) -> None:
         socket.socket(socket.AF_UNIX) as newcomer,
     ):
         wait_for(lambda: newcomer.connect_ex(str(path)) == 0, "a listener")
-        forked = child.hear()
+        ending = os.pidfd_open(child.hear())
         try:
             child.kill()
             newcomer.settimeout(SOON)
             assert newcomer.recv(1) == b""
         finally:
-            os.kill(forked, signal.SIGKILL)
+            signal.pidfd_send_signal(ending, signal.SIGKILL)
+            select.select([ending], [], [], SOON)  # until it is gone, with all it had
+            os.close(ending)
 
 
 def test_a_forked_child_starts_without_names_in_memory() -> None:
