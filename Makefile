@@ -14,6 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := 1
+# The tests start hundreds of processes, and without bytecode each compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 ifneq ($(filter-out help clean distclean,$(or $(MAKECMDGOALS),help)),)
 # Each is VENV|VERSION|INTERPRETER.

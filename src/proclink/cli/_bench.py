@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated, TextIO
 
-import rich.console
-import rich.progress
 import typer
 
 from proclink import bench as benchmark
 from proclink._options import Spin
 from proclink.cli._endings import plain_ending, write
-from proclink.cli._tables import render
+
+# rich is imported where it draws: every command imports this module as it starts.
 
 _MOST_SIZES = 1000
 
@@ -108,6 +107,10 @@ def _show(
     *,
     apart: bool,
 ) -> None:
+    import rich.console
+
+    from proclink.cli._tables import render
+
     console = rich.console.Console(stderr=apart, highlight=False)
     with console.capture() as capture:
         render(console, machine, placements, rows)
@@ -156,6 +159,9 @@ def _progress() -> Iterator[Callable[[benchmark.Progress], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
+    import rich.console
+    import rich.progress
+
     # Drawn between measurements only: a thread that draws would take a core from them.
     with rich.progress.Progress(
         rich.progress.BarColumn(),
