@@ -29,16 +29,15 @@ class ForkRegion {
   void before_fork() {
     until_.store(now() + kLongest, std::memory_order_relaxed);
     forks_.fetch_add(1, std::memory_order_seq_cst);  // partner: come_in()
-    ++mine().forks;
+    const bool outermost = ++mine().forks == 1;  // a hook that runs before a fork may fork
     const int own = mine().inside > 0 ? 1 : 0;
     wait_while([&] { return inside_.load(std::memory_order_seq_cst) > own; });
     // What the child lets go of must not be cut short by a signal handler.
-    mine().signals.enter();
+    if (outermost) mine().signals.enter();
   }
   void after_fork_in_parent() {
     forks_.fetch_sub(1, std::memory_order_seq_cst);
-    --mine().forks;
-    mine().signals.exit();
+    if (--mine().forks == 0) mine().signals.exit();
   }
   // This thread is the only one there.
   void after_fork_in_child() {
@@ -65,12 +64,12 @@ class ForkRegion {
     const auto fork_is_near = [&] {
       return forks_.load(std::memory_order_seq_cst) > 0 && mine().forks == 0;
     };
-    do {
+    for (;;) {
       if (fork_is_near()) wait_while(fork_is_near);
       inside_.fetch_add(1, std::memory_order_seq_cst);  // partner: before_fork()
       if (!fork_is_near() || now() >= until_.load(std::memory_order_relaxed)) return;
       inside_.fetch_sub(1, std::memory_order_seq_cst);
-    } while (true);
+    }
   }
 
   template <class Condition>

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import logging
 import queue
-import signal
 import sys
 import threading
 import warnings
@@ -182,24 +181,11 @@ reports = Aside("proclink-reports")
 _hurried: set[int] = set()
 
 
-_FAULTS = {
-    getattr(signal, name)
-    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
-    if hasattr(signal, name)
-}
-
-
 def start_thread(work: Callable[[], object]) -> None:
     """Starts a thread that leaves the process's signals to the user's, which may block them."""
-
-    def run() -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FAULTS)  # its own
-        work()
-
     # Not a threading.Thread, whose start() takes locks that the caller may hold.
     with _core.SignalBlock():
-        _thread.start_new_thread(run, ())
+        _thread.start_new_thread(work, ())
 
 
 def never_wait_here() -> None:

@@ -85,7 +85,10 @@ class ForkRegion:
         """The same where there is no other thread."""
 
 class SignalBlock:
-    """A context manager: no signal reaches the calling thread inside. Handlers run afterwards."""
+    """A context manager: no signal but its own faults reaches the calling thread inside.
+
+    Handlers run afterwards. A thread started inside keeps the signals blocked.
+    """
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...

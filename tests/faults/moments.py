@@ -138,6 +138,7 @@ def fork_at_first_use(url: str, other: str, after: float) -> None:
     time.sleep(after)  # any moment will do
     pid = os.fork()
     if pid == 0:
+        signal.alarm(int(LONG))  # it outlives nobody's patience
         proclink.listen(other).close()
         say("listened")
         os._exit(0)

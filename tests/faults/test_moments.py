@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from faults.children import Child
 from faults.rogues import introduction, raw_client
 from proclink._aside import errands
 from proclink._handshake import Kind
+from proclink._supervisor import supervisor
 
 URLS = {"pipe": "pipe://moment", "shm": "shm://moment", "tcp": "tcp://127.0.0.1:0"}
 ATTEMPTS = 200
@@ -76,6 +78,19 @@ def test_a_signal_that_the_program_blocks_waits_for_it(url: str) -> None:
         child.process.terminate()
         assert child.hear() == signal.SIGTERM
         assert child.wait() == 0, child.errors()
+
+
+def test_a_thread_of_the_librarys_takes_its_own_faults_only() -> None:
+    def blocked() -> set[int]:
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    for mask in (errands.call(blocked), supervisor().run(_called(blocked))):
+        assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1} <= mask
+        assert {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT} & mask == set()
+
+
+async def _called(call: Callable[[], set[int]]) -> set[int]:
+    return call()
 
 
 def test_a_policy_for_other_loops_stops_no_bind(url: str) -> None:

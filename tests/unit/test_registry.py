@@ -38,12 +38,13 @@ def _claim_in_rounds(path: str, pipe: Connection) -> None:
 @pytest.mark.parametrize("leftover", [False, True], ids=["free", "leftover"])
 def test_exactly_one_of_many_processes_gets_a_name(place: Path, leftover: bool) -> None:
     path = place / "race"
-    spawn = multiprocessing.get_context("spawn")
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload([__name__])
     pipes = []
     processes = []
     for _ in range(PROCESSES):
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_claim_in_rounds, args=(str(path), theirs), daemon=True)
+        ours, theirs = forkserver.Pipe()
+        process = forkserver.Process(target=_claim_in_rounds, args=(str(path), theirs), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)
