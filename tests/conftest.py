@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 import proclink
 from conformance.support import SOON, Flow, LinkOptions, Pair, ServerOptions, wait_for
 from conformance.transports import TRANSPORTS, TransportUnderTest
+from faults.children import start_forkserver
 from proclink._aside import errands, reports
 from proclink._supervisor import supervisor
 
@@ -34,6 +35,10 @@ settings.load_profile("untimed")
 
 # A shell starts background jobs with SIGINT ignored, and so would be every process made here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart() -> None:
+    start_forkserver()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import select
 import signal
@@ -11,30 +13,106 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from conformance.support import SOON
 
 TESTS = Path(__file__).parent.parent
+ROLES = "faults.roles"
+
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload([ROLES])
+
+
+def start_forkserver() -> None:
+    """Before the first test, which leaves nothing behind."""
+    multiprocessing.forkserver.ensure_running()
+
+
+class Process(Protocol):
+    """What :class:`subprocess.Popen` is, too."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
+class Forked:
+    """A fork of a process that has done nothing but the imports."""
+
+    def __init__(self, run: Callable[..., None], *arguments: object) -> None:
+        self._process = forkserver.Process(target=run, args=arguments)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, when it has ended."""
+        return self._joined(0)
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code, soon."""
+        code = self._joined(timeout)
+        assert code is not None, "the child does not end"
+        return code
+
+    def _joined(self, timeout: float) -> int | None:
+        if self._code is None:
+            self._process.join(timeout)
+            self._code = self._process.exitcode
+            if self._code is not None:
+                self._process.close()
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """Sends it a signal."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 class Child:
-    """A process that runs a function of ``faults.roles``, or of a module like it.
+    """A process that runs a function of ``faults.roles``, forked with everything imported.
 
     The function says things with ``roles.say`` and waits for an answer with ``roles.hear``.
     """
 
     def __init__(self, role: Callable[..., object], *arguments: object, **environment: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._heard = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", role.__module__, role.__name__, json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": str(TESTS)} | environment,
-        )
+        stdin, self._to = os.pipe()
+        self._from, stdout = os.pipe()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self.process = self._start(
+                role,
+                arguments,
+                os.environ | {"PYTHONPATH": str(TESTS)} | environment,
+                (stdin, stdout, self._errors.fileno()),
+            )
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+
+    def _start(
+        self,
+        role: Callable[..., object],
+        arguments: tuple[object, ...],
+        environment: dict[str, str],
+        streams: tuple[int, int, int],
+    ) -> Process:
+        from faults import roles
+
+        assert role.__module__ == ROLES
+        passed = [Connection(os.dup(stream)) for stream in streams]
+        try:
+            return Forked(roles.run_forked, role, arguments, environment, passed)
+        finally:
+            for stream in passed:
+                stream.close()
 
     @property
     def pid(self) -> int:
@@ -43,11 +121,10 @@ class Child:
 
     def hear(self) -> Any:
         """The next thing it says."""
-        assert self.process.stdout is not None
         end = time.monotonic() + SOON
         while b"\n" not in self._heard:
-            ready, _, _ = select.select([self.process.stdout], [], [], end - time.monotonic())
-            part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            ready, _, _ = select.select([self._from], [], [], end - time.monotonic())
+            part = os.read(self._from, 65536) if ready else b""
             assert part, f"the child said nothing more:\n{self.errors()}"
             self._heard += part
         line, self._heard = self._heard.split(b"\n", 1)
@@ -55,9 +132,7 @@ class Child:
 
     def say(self, thing: object = "go") -> None:
         """Tells it something."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(thing).encode() + b"\n")
-        self.process.stdin.flush()
+        os.write(self._to, json.dumps(thing).encode() + b"\n")
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -65,7 +140,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends it without any chance to say goodbye."""
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait(SOON)
 
     def wait(self) -> int:
@@ -93,6 +168,29 @@ class Child:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self.process.poll() is None:
             self.kill()
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+        os.close(self._to)
+        os.close(self._from)
+        self._errors.close()
+
+
+class Program(Child):
+    """The same with an interpreter of its own, from its start to its end.
+
+    The function may be one of another module like ``faults.roles``.
+    """
+
+    def _start(
+        self,
+        role: Callable[..., object],
+        arguments: tuple[object, ...],
+        environment: dict[str, str],
+        streams: tuple[int, int, int],
+    ) -> Process:
+        stdin, stdout, stderr = streams
+        return subprocess.Popen(
+            [sys.executable, "-m", role.__module__, role.__name__, json.dumps(arguments)],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+        )

@@ -13,10 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import proclink
 from proclink._aside import reports
+from proclink._registry import claim
 
 LONG = 60.0
 
@@ -437,6 +440,24 @@ def fork_beside_senders(url: str, forks: int) -> None:
     say(statuses)
 
 
+# --- names ----------------------------------------------------------------------------------------
+
+
+def claim_in_rounds(path: str) -> None:
+    """Claims when told to, says whether that worked, and lets go when told to."""
+    while hear() is not None:
+        held = None
+        try:
+            held = claim(Path(path), "pipe://race")
+            say(["owner", os.getpid()])
+        except proclink.AddressInUse as error:
+            say(["in use", error.pid])
+        hear()
+        if held is not None:
+            held.release()
+        say("released")
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 
@@ -564,6 +585,22 @@ def _become(user: int) -> None:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
+
+
+def run_forked(
+    role: Callable[..., object],
+    arguments: tuple[object, ...],
+    environment: dict[str, str],
+    streams: list[Connection],
+) -> None:
+    """Runs a function in a process that was forked for it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    sys.stdin = open(0)  # noqa: SIM115 - multiprocessing has put another in its place
+    role(*arguments)
 
 
 def run(functions: dict[str, Any]) -> None:

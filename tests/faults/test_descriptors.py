@@ -11,7 +11,7 @@ import pytest
 import proclink
 from conformance.support import SOON, running, wait_for
 from faults import descriptors
-from faults.children import Child
+from faults.children import Program
 
 URLS = {"pipe": "pipe://counted", "shm": "shm://counted", "tcp": "tcp://127.0.0.1:0"}
 ATTEMPTS = 600
@@ -43,7 +43,7 @@ def a_server(url: str) -> Iterator[str]:
 def test_an_interrupted_connect_leaves_no_descriptor(url: str) -> None:
     with (
         a_server(url) as address,
-        Child(descriptors.connect_and_be_interrupted, address, ATTEMPTS) as child,
+        Program(descriptors.connect_and_be_interrupted, address, ATTEMPTS) as child,
     ):
         before, interrupted = child.hear()
         print(f"interrupted {interrupted} times")
@@ -60,7 +60,7 @@ def test_an_interrupted_connect_leaves_no_descriptor(url: str) -> None:
 def test_a_fork_beside_a_connect_hands_nothing_down(url: str) -> None:
     with (
         a_server(url) as address,
-        Child(descriptors.fork_beside_connects, address, FORKS) as child,
+        Program(descriptors.fork_beside_connects, address, FORKS) as child,
     ):
         assert child.hear() == {}
 
@@ -72,7 +72,7 @@ def test_a_handler_that_interrupts_a_connect_may_bind(scheme: str) -> None:
     )
     with (
         a_server(first) as address,
-        Child(descriptors.bind_in_a_handler, address, second, BINDS) as child,
+        Program(descriptors.bind_in_a_handler, address, second, BINDS) as child,
     ):
         assert child.hear() == "done"
 

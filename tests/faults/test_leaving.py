@@ -14,7 +14,7 @@ import pytest
 import proclink
 from conformance.support import SOON, wait_for
 from faults import leavers
-from faults.children import Child
+from faults.children import Child, Program
 from proclink._address import parse
 from proclink.transports._unix import path_of
 
@@ -46,7 +46,7 @@ def _left(child: Child) -> None:
 
 @pytest.mark.parametrize("how", [leavers.close_last, leavers.close_with_logging])
 def test_a_link_may_be_closed_at_the_very_end(url: str, how: object) -> None:
-    with Child(how, url) as child:  # type: ignore[arg-type]
+    with Program(how, url) as child:  # type: ignore[arg-type]
         _left(child)
         assert child.hear() == "closed"
 
@@ -60,26 +60,26 @@ def test_a_link_may_be_closed_at_the_very_end(url: str, how: object) -> None:
     ],
 )
 def test_a_process_ends_whatever_its_threads_do(url: str, how: object) -> None:
-    with Child(how, url) as child:  # type: ignore[arg-type]
+    with Program(how, url) as child:  # type: ignore[arg-type]
         _left(child)
 
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_process_ends_in_code_of_the_callers(url: str) -> None:
-    with Child(leavers.leave_in_code_of_the_callers, url) as child:
+    with Program(leavers.leave_in_code_of_the_callers, url) as child:
         _left(child)
 
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_links_work_while_multiprocessing_ends(url: str) -> None:
-    with Child(leavers.serve_a_child_to_its_end, url) as child:
+    with Program(leavers.serve_a_child_to_its_end, url) as child:
         _left(child)
         assert child.hear() == "closed"
 
 
 @pytest.mark.parametrize("kind", ["bound", "listener", "connected"])
 def test_what_is_forgotten_stops_nobody(url: str, kind: str) -> None:
-    with Child(leavers.forget, kind, url) as child:
+    with Program(leavers.forget, kind, url) as child:
         assert child.hear() == "accepted"
         assert child.hear() == "bound"
         warned = child.hear()
@@ -89,7 +89,7 @@ def test_what_is_forgotten_stops_nobody(url: str, kind: str) -> None:
 
 
 def test_a_log_handler_may_send_over_a_link(url: str) -> None:
-    with Child(leavers.ship_logs, url) as child:
+    with Program(leavers.ship_logs, url) as child:
         assert child.hear() == "worked"
         assert child.hear() == "closed"
         assert child.wait() == 0, child.errors()
@@ -99,7 +99,7 @@ def test_a_log_handler_may_send_over_a_link(url: str) -> None:
 def test_a_forked_child_keeps_no_newcomer(url: str) -> None:
     path = path_of(parse(url))
     with (
-        Child(leavers.fork_during_a_handshake, url) as child,
+        Program(leavers.fork_during_a_handshake, url) as child,
         socket.socket(socket.AF_UNIX) as newcomer,
     ):
         wait_for(lambda: newcomer.connect_ex(str(path)) == 0, "a listener")
@@ -115,6 +115,6 @@ def test_a_forked_child_keeps_no_newcomer(url: str) -> None:
 
 
 def test_a_forked_child_starts_without_names_in_memory() -> None:
-    with Child(leavers.fork_with_names_in_memory) as child:
+    with Program(leavers.fork_with_names_in_memory) as child:
         assert child.hear() == "own"
         assert child.hear() == "closed"

@@ -17,7 +17,7 @@ import pytest
 import proclink
 from conformance.support import SOON
 from faults import moments
-from faults.children import Child
+from faults.children import Program
 from faults.rogues import introduction, raw_client
 from proclink._aside import errands
 from proclink._handshake import Kind
@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("kind", ["bind", "listen"])
 def test_an_interrupted_close_frees_the_name(url: str, kind: str) -> None:
-    with Child(moments.close_and_be_interrupted, kind, url, ATTEMPTS) as child:
+    with Program(moments.close_and_be_interrupted, kind, url, ATTEMPTS) as child:
         interrupted, stuck = child.hear()
         print(f"interrupted {interrupted} times")
         assert interrupted > 0
@@ -43,7 +43,7 @@ def test_an_interrupted_close_frees_the_name(url: str, kind: str) -> None:
 
 
 def test_an_interrupted_connect_in_memory_gives_its_place_back() -> None:
-    with Child(moments.connect_in_memory_and_be_interrupted, ATTEMPTS) as child:
+    with Program(moments.connect_in_memory_and_be_interrupted, ATTEMPTS) as child:
         interrupted, stuck = child.hear()
         print(f"interrupted {interrupted} times")
         assert interrupted > 0
@@ -51,7 +51,7 @@ def test_an_interrupted_connect_in_memory_gives_its_place_back() -> None:
 
 
 def test_a_signal_to_a_forked_child_lets_it_keep_nothing(url: str) -> None:
-    with Child(moments.fork_beside_signals, url, 200, 30) as child:
+    with Program(moments.fork_beside_signals, url, 200, 30) as child:
         assert child.hear() == 0
         assert child.wait() == 0, child.errors()
 
@@ -59,7 +59,7 @@ def test_a_signal_to_a_forked_child_lets_it_keep_nothing(url: str) -> None:
 @pytest.mark.parametrize("after", [0.001, 0.003, 0.006])
 def test_a_fork_at_the_first_use_of_a_scheme(url: str, after: float) -> None:
     other = url if "tcp" in url else f"{url}-2"
-    with Child(moments.fork_at_first_use, url, other, after) as child:
+    with Program(moments.fork_at_first_use, url, other, after) as child:
         assert child.hear() == "listened"
         child.say()
         assert child.wait() == 0, child.errors()
@@ -67,15 +67,15 @@ def test_a_fork_at_the_first_use_of_a_scheme(url: str, after: float) -> None:
 
 @pytest.mark.parametrize("scheme", URLS)
 def test_first_binds_at_once_start_one_thread_of_each(scheme: str) -> None:
-    with Child(moments.bind_from_threads, scheme, 4) as child:
+    with Program(moments.bind_from_threads, scheme, 4) as child:
         assert child.hear() == ["proclink-errands", "proclink-reports", "proclink-supervisor"]
         assert child.wait() == 0, child.errors()
 
 
 def test_a_signal_that_the_program_blocks_waits_for_it(url: str) -> None:
-    with Child(moments.poll_for_a_blocked_signal, url) as child:
+    with Program(moments.poll_for_a_blocked_signal, url) as child:
         assert child.hear() == "blocked"
-        child.process.terminate()
+        child.process.send_signal(signal.SIGTERM)
         assert child.hear() == signal.SIGTERM
         assert child.wait() == 0, child.errors()
 
@@ -94,13 +94,13 @@ async def _called(call: Callable[[], set[int]]) -> set[int]:
 
 
 def test_a_policy_for_other_loops_stops_no_bind(url: str) -> None:
-    with Child(moments.bind_beside_a_policy, url) as child:
+    with Program(moments.bind_beside_a_policy, url) as child:
         assert child.hear() == "bound"
         assert child.wait() == 0, child.errors()
 
 
 def test_a_child_forked_in_an_errand_is_told() -> None:
-    with Child(moments.fork_in_an_errand) as child:
+    with Program(moments.fork_in_an_errand) as child:
         assert {child.hear(), child.hear()} == {"told", "done"}
         child.say()
         assert child.wait() == 0, child.errors()
@@ -108,7 +108,7 @@ def test_a_child_forked_in_an_errand_is_told() -> None:
 
 @pytest.mark.parametrize("scheme", URLS)
 def test_a_client_that_leaves_ends_no_server_by_sigpipe(scheme: str) -> None:
-    with Child(moments.serve_with_sigpipe, URLS[scheme]) as child:
+    with Program(moments.serve_with_sigpipe, URLS[scheme]) as child:
         address = child.hear()
         for _ in range(20):
             with raw_client(address) as sock:

@@ -11,7 +11,7 @@ import pytest
 import proclink
 from conformance.support import SOON, Background
 from faults import roles
-from faults.children import Child
+from faults.children import Child, Program
 from faults.rogues import introduction
 from proclink import _handshake
 from proclink._handshake import Answer, Kind
@@ -191,7 +191,7 @@ def test_a_user_without_a_name(public: Path) -> None:
 def test_the_interpreter_ends(url: str, what: str, place: Path) -> None:
     if what == "listener" and url.startswith("tcp"):
         what = "open"
-    with Child(roles.end_with, what, url) as child:
+    with Program(roles.end_with, what, url) as child:
         assert child.hear() == "ending"
         code, errors = child.wait(), child.errors()
     names = place / "run" / "proclink"
@@ -201,7 +201,7 @@ def test_the_interpreter_ends(url: str, what: str, place: Path) -> None:
 
 
 def test_a_process_that_is_terminated_leaves_no_live_name(url: str) -> None:
-    with Child(roles.serve, url) as child:
+    with Program(roles.serve, url) as child:
         address = child.hear()
         child.process.send_signal(signal.SIGTERM)
         assert child.wait() == -signal.SIGTERM

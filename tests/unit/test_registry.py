@@ -2,78 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
-import multiprocessing
 import os
 import socket
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 import proclink
-from conformance.support import SOON
+from faults import roles
+from faults.children import Child
 from proclink._registry import claim, runtime_directory, socket_path
 
 PROCESSES = 8
 ROUNDS = 60
 
 
-def _claim_in_rounds(path: str, pipe: Connection) -> None:
-    """Claims when told to, says whether that worked, and lets go when told to."""
-    while pipe.recv():
-        held = None
-        try:
-            held = claim(Path(path), "pipe://race")
-            pipe.send(("owner", os.getpid()))
-        except proclink.AddressInUse as error:
-            pipe.send(("in use", error.pid))
-        pipe.recv()
-        if held is not None:
-            held.release()
-        pipe.send("released")
-
-
 @pytest.mark.parametrize("leftover", [False, True], ids=["free", "leftover"])
 def test_exactly_one_of_many_processes_gets_a_name(place: Path, leftover: bool) -> None:
     path = place / "race"
-    forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload([__name__])
-    pipes = []
-    processes = []
-    for _ in range(PROCESSES):
-        ours, theirs = forkserver.Pipe()
-        process = forkserver.Process(target=_claim_in_rounds, args=(str(path), theirs), daemon=True)
-        process.start()
-        theirs.close()
-        pipes.append(ours)
-        processes.append(process)
-    for _ in range(ROUNDS if not leftover else 10):
-        if leftover:
-            path.with_name("race.lock").write_text(json.dumps({"pid": 1}))
-            with socket.socket(socket.AF_UNIX) as dead:
-                dead.bind(str(path))
-        for pipe in pipes:
-            pipe.send(True)
-        for pipe in pipes:
-            assert pipe.poll(SOON)
-        outcomes = [pipe.recv() for pipe in pipes]
-        owners = [pid for outcome, pid in outcomes if outcome == "owner"]
-        assert len(owners) == 1
-        # Whoever looked before the owner had signed may not know its pid.
-        assert {pid for outcome, pid in outcomes if outcome == "in use"} <= {owners[0], None, 1}
-        for pipe in pipes:
-            pipe.send("release")
-        for pipe in pipes:
-            assert pipe.poll(SOON)
-            assert pipe.recv() == "released"
-    for pipe, process in zip(pipes, processes, strict=True):
-        pipe.send(False)
-        process.join(SOON)
-        assert process.exitcode == 0
-        pipe.close()
-        process.close()
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(roles.claim_in_rounds, str(path))) for _ in range(PROCESSES)
+        ]
+        for _ in range(ROUNDS if not leftover else 10):
+            if leftover:
+                path.with_name("race.lock").write_text(json.dumps({"pid": 1}))
+                with socket.socket(socket.AF_UNIX) as dead:
+                    dead.bind(str(path))
+            for child in children:
+                child.say("claim")
+            outcomes = [child.hear() for child in children]
+            owners = [pid for outcome, pid in outcomes if outcome == "owner"]
+            assert len(owners) == 1
+            # Whoever looked before the owner had signed may not know its pid.
+            assert {pid for outcome, pid in outcomes if outcome == "in use"} <= {owners[0], None, 1}
+            for child in children:
+                child.say("release")
+            for child in children:
+                assert child.hear() == "released"
+        for child in children:
+            child.say(None)
+            assert child.wait() == 0, child.errors()
     assert [file.name for file in place.iterdir()] == ["run"]
 
 
