@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+from typing import NamedTuple
 
 from proclink._errors import AddressError
 
@@ -11,8 +11,7 @@ SCHEMES = ("pipe", "shm", "tcp", "memory")
 LONGEST_NAME = 200
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A parsed URL.
 
     Attributes:

@@ -24,9 +24,9 @@ bound end's space, connecting end's data, connecting end's space).
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import struct
+from typing import NamedTuple
 
 from proclink._errors import (
     Busy,
@@ -62,8 +62,7 @@ class Answer(enum.IntEnum):
     NO_MEMORY = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Introduction:
+class Introduction(NamedTuple):
     """One handshake message."""
 
     kind: Kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from typing import Literal, TypeAlias
@@ -17,7 +16,6 @@ LOGGER = logging.getLogger("proclink")
 LARGEST_MESSAGE = 1 << 40
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Options:
     """The settings of a link or a listener.
 
@@ -33,23 +31,41 @@ class Options:
         max_ring_size: The largest ``ring_size`` the connecting side adopts (``shm``), in bytes.
     """
 
-    max_message: int = 64 * MEBIBYTE
-    ring_size: int = MEBIBYTE
-    spin: Spin = "auto"
-    handshake_timeout: float = 5.0
-    logger: logging.Logger = dataclasses.field(default_factory=lambda: LOGGER)
-    max_ring_size: int = 256 * MEBIBYTE
+    # Not a dataclass, here and elsewhere in the library: with what that module imports and compiles
+    # `import proclink` takes a third longer.
+    __slots__ = (
+        "handshake_timeout",
+        "logger",
+        "max_message",
+        "max_ring_size",
+        "ring_size",
+        "spin",
+    )
 
-    def __post_init__(self) -> None:
-        _check_integer("max_message", self.max_message, 0, LARGEST_MESSAGE)
-        _check_integer("ring_size", self.ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
-        _check_integer("max_ring_size", self.max_ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
-        if self.ring_size & (self.ring_size - 1):
-            raise ValueError(f"ring_size must be a power of two, not {self.ring_size}")
-        if not valid_spin(self.spin):
-            raise ValueError(f"spin must be 'auto', 0 or up to 1,000,000 µs, not {self.spin!r}")
-        if not (self.handshake_timeout > 0 and math.isfinite(self.handshake_timeout)):
+    def __init__(
+        self,
+        max_message: int = 64 * MEBIBYTE,
+        ring_size: int = MEBIBYTE,
+        spin: Spin = "auto",
+        handshake_timeout: float = 5.0,
+        logger: logging.Logger | None = None,
+        max_ring_size: int = 256 * MEBIBYTE,
+    ) -> None:
+        _check_integer("max_message", max_message, 0, LARGEST_MESSAGE)
+        _check_integer("ring_size", ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
+        _check_integer("max_ring_size", max_ring_size, _core.SMALLEST_RING, _core.LARGEST_RING)
+        if ring_size & (ring_size - 1):
+            raise ValueError(f"ring_size must be a power of two, not {ring_size}")
+        if not valid_spin(spin):
+            raise ValueError(f"spin must be 'auto', 0 or up to 1,000,000 µs, not {spin!r}")
+        if not (handshake_timeout > 0 and math.isfinite(handshake_timeout)):
             raise ValueError("handshake_timeout must be a positive number of seconds")
+        self.max_message = max_message
+        self.ring_size = ring_size
+        self.spin: Spin = spin
+        self.handshake_timeout = handshake_timeout
+        self.logger = logger or LOGGER
+        self.max_ring_size = max_ring_size
 
 
 def valid_spin(spin: object) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import struct
 import sys
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The process at the other end. ``None`` where the system cannot say.
+
+    Read it by its names: more may come.
 
     Attributes:
         pid: Its process id when the channel was made.

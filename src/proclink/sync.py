@@ -10,7 +10,7 @@ from proclink._binding import Binding
 from proclink._channels import Channels
 from proclink._link import Link, link_of
 from proclink._listener import Listener
-from proclink._options import LOGGER, MEBIBYTE, Options, Spin, check_timeout
+from proclink._options import MEBIBYTE, Options, Spin, check_timeout
 from proclink.transports import transport_for
 
 
@@ -49,7 +49,7 @@ def bind(
         ...         with contextlib.suppress(proclink.Disconnected):
         ...             link.send(message)
     """
-    options = _options(max_message, ring_size, spin, handshake_timeout, logger)
+    options = Options(max_message, ring_size, spin, handshake_timeout, logger)
     channels = Channels(waits=True)
     binding = Binding(url, options, channels)
     report(options.logger, logging.INFO, "bound to %s", binding.url)
@@ -88,7 +88,7 @@ def connect(
         ...     reply = link.recv(timeout=1.0)
     """
     check_timeout(timeout)
-    options = _options(max_message, MEBIBYTE, spin, handshake_timeout, logger, max_ring_size)
+    options = Options(max_message, MEBIBYTE, spin, handshake_timeout, logger, max_ring_size)
     address = _address.parse(url)
     connection = transport_for(address).connect(address, options, timeout)
     link = link_of(url, options, connection)
@@ -113,17 +113,4 @@ def listen(
         >>> with proclink.listen("pipe://orders") as listener:
         ...     link = listener.accept()
     """
-    return Listener(url, _options(max_message, ring_size, spin, handshake_timeout, logger))
-
-
-def _options(
-    max_message: int,
-    ring_size: int,
-    spin: Spin,
-    handshake_timeout: float,
-    logger: logging.Logger | None,
-    max_ring_size: int = 256 * MEBIBYTE,
-) -> Options:
-    if logger is None:
-        logger = LOGGER
-    return Options(max_message, ring_size, spin, handshake_timeout, logger, max_ring_size)
+    return Listener(url, Options(max_message, ring_size, spin, handshake_timeout, logger))

@@ -18,6 +18,8 @@ INTRODUCTIONS = st.builds(
     max_message=U64,
     ring_size=U64,
     answer=st.sampled_from(Answer),
+    version=st.just(_handshake.VERSION),
+    cpus=st.integers(0, 2**256 - 1),
 )
 
 

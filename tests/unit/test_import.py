@@ -9,7 +9,7 @@ import pytest
 
 import proclink
 
-SLOW = ("asyncio", "importlib.metadata")
+SLOW = ("asyncio", "dataclasses", "importlib.metadata", "inspect")
 
 
 def _printed(code: str) -> str:

@@ -88,11 +88,6 @@ def test_the_defaults() -> None:
     assert options.logger is logging.getLogger("proclink")
 
 
-def test_options_do_not_change() -> None:
-    with pytest.raises(AttributeError):
-        Options().spin = 0  # type: ignore[misc]
-
-
 @pytest.mark.parametrize("timeout", [None, 0, 0.0, 1, 1e-9, 1e300, math.inf, True])
 def test_a_timeout(timeout: float | None) -> None:
     check_timeout(timeout)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proclink import _core, _fork
 from proclink._handshake import Introduction
@@ -14,8 +13,7 @@ from proclink._spin import spin_nanoseconds
 from proclink.transports._contract import Channel
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What follows from both ends' introductions.
 
     Attributes:
