@@ -15,6 +15,7 @@
 
 #include "direction_lock.hpp"
 #include "event.hpp"
+#include "fork_guard.hpp"
 #include "gil.hpp"
 #include "payload.hpp"
 #include "status.hpp"
@@ -388,6 +389,8 @@ class ChannelObject {
 
   Channel channel_;
   nb::object pending_;
+  const ForkedCopy copy_{[](void* channel) { static_cast<Channel*>(channel)->mark_abandoned(); },
+                         &channel_};
 };
 
 }  // namespace proclink::python

@@ -2,21 +2,28 @@
 // context manager: a fork waits until no other thread is inside, and keeps others out until it is done.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "clock.hpp"
 #include "gil.hpp"
-#include "signal_block.hpp"
 
 namespace proclink::python {
 
-// One for the process. Entering and leaving are one step to a signal handler. Nobody waits for good:
-// a thread inside may be in a signal handler that waits for the one that forks, and hooks that run
-// before the fork may wait for a lock that one who wants to come in holds.
+// There is one. Entering and leaving are one step to a signal handler. Nobody waits for good: a thread
+// inside may be in a signal handler that waits for the one that forks, and hooks that run before the
+// fork may wait for a lock that one who wants to come in holds.
 class ForkRegion {
  public:
+  static ForkRegion& one() {
+    static ForkRegion region;
+    return region;
+  }
+
   void enter() {
     if (mine().inside == 0) come_in();
     ++mine().inside;
@@ -29,22 +36,14 @@ class ForkRegion {
   void before_fork() {
     until_.store(now() + kLongest, std::memory_order_relaxed);
     forks_.fetch_add(1, std::memory_order_seq_cst);  // partner: come_in()
-    const bool outermost = ++mine().forks == 1;  // a hook that runs before a fork may fork
+    ++mine().forks;
     const int own = mine().inside > 0 ? 1 : 0;
     wait_while([&] { return inside_.load(std::memory_order_seq_cst) > own; });
-    // What the child lets go of must not be cut short by a signal handler.
-    if (outermost) mine().signals.enter();
   }
-  void after_fork_in_parent() {
-    forks_.fetch_sub(1, std::memory_order_seq_cst);
-    if (--mine().forks == 0) mine().signals.exit();
-  }
-  // This thread is the only one there.
-  void after_fork_in_child() {
-    forks_.store(0, std::memory_order_seq_cst);
-    inside_.store(mine().inside > 0 ? 1 : 0, std::memory_order_seq_cst);
-    mine().forks = 0;
-    mine().signals.exit();
+  // The fork is over, or did not happen. Again does nothing.
+  void after_fork() {
+    if (const int forks = std::exchange(mine().forks, 0))
+      forks_.fetch_sub(forks, std::memory_order_seq_cst);
   }
 
  private:
@@ -53,11 +52,23 @@ class ForkRegion {
   struct Mine {
     int inside = 0;
     int forks = 0;
-    SignalBlock signals;
   };
   static Mine& mine() {
     thread_local Mine one;
     return one;
+  }
+
+  // Not in hooks of Python's: those that run earlier may want to come in.
+  ForkRegion() {
+    ::pthread_atfork(
+        nullptr, [] { one().after_fork(); }, [] { one().begin_in_child(); });
+  }
+
+  // This thread is the only one there.
+  void begin_in_child() {
+    forks_.store(0, std::memory_order_seq_cst);
+    inside_.store(mine().inside > 0 ? 1 : 0, std::memory_order_seq_cst);
+    mine().forks = 0;
   }
 
   void come_in() {
@@ -82,7 +93,7 @@ class ForkRegion {
   }
 
   std::atomic<int> inside_{0};  // threads
-  std::atomic<int> forks_{0};   // threads that are about to fork
+  std::atomic<int> forks_{0};   // forks that are near
   std::atomic<Nanoseconds> until_{0};
 };
 

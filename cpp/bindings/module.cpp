@@ -2,6 +2,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -12,9 +14,10 @@
 #include "event.hpp"
 #include "fork_region.hpp"
 #include "lease.hpp"
+#include "origin.hpp"
 #include "segment.hpp"
 #include "shm_channel.hpp"
-#include "signal_block.hpp"
+#include "signals.hpp"
 #include "spin.hpp"
 #include "stream_channel.hpp"
 #include "waiting.hpp"
@@ -272,13 +275,19 @@ NB_MODULE(_core_of_one_interpreter, m) {
       .def_prop_ro("count", &EventCountObject::count)
       .def("advance", &EventCountObject::advance)
       .def("wait", &EventCountObject::wait, "seen"_a, "timeout"_a.none());
+  m.def(
+      "name_thread",
+      [](const std::string& name) { ::pthread_setname_np(::pthread_self(), name.c_str()); },
+      "name"_a);
+  nb::class_<Origin>(m, "Origin").def(nb::init<>()).def("is_here", &Origin::is_here);
   nb::class_<ForkRegion>(m, "ForkRegion")
-      .def(nb::init<>())
       .def("__enter__", &ForkRegion::enter)
       .def("__exit__", [](ForkRegion& self, nb::args) { self.exit(); })
       .def("before_fork", &ForkRegion::before_fork)
-      .def("after_fork_in_parent", &ForkRegion::after_fork_in_parent)
-      .def("after_fork_in_child", &ForkRegion::after_fork_in_child);
+      .def("after_fork", &ForkRegion::after_fork);
+  m.attr("no_fork") = nb::cast(&ForkRegion::one(), nb::rv_policy::reference);
+  m.def("call_undisturbed", &call_undisturbed, "work"_a);
+  m.def("now", [] { return static_cast<double>(now()) * 1e-9; });
   nb::class_<SignalBlock>(m, "SignalBlock")
       .def(nb::init<>())
       .def("__enter__", &SignalBlock::enter)

@@ -3,17 +3,18 @@
 //
 // First come, first served: whoever gives the lock while others wait hands it to the one that waits
 // longest. The lock knows its holder, so that a thread that comes in again (in a signal handler, in
-// a finalizer) is told so instead of waiting for itself.
+// a finalizer) is told so instead of waiting for itself. A forked child's copy is closed.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <utility>
 
 #include "clock.hpp"
+#include "condition.hpp"
 #include "interruption.hpp"
+#include "origin.hpp"
 #include "status.hpp"
 
 namespace proclink {
@@ -74,8 +75,7 @@ class DirectionLock {
   //   closed, interrupted
   Status take(Deadline deadline, Interruption interruption) {
     if (try_take()) return Status::ok;
-    // Before the mutex, which may be locked for good in a forked child: see abandon().
-    if ((word_.load(std::memory_order_acquire) & kClosed) != 0) return Status::closed;
+    if (!origin_.is_here()) return Status::closed;
     std::unique_lock guard(mutex_);
     Waiter self{this_thread()};
     Status status = may_wait(self, deadline);
@@ -92,32 +92,31 @@ class DirectionLock {
     if (word_.compare_exchange_strong(mine, 0, std::memory_order_release,
                                       std::memory_order_relaxed)) [[likely]]
       return;
+    if (!origin_.is_here()) return;
     const std::lock_guard guard(mutex_);
     hand_on();
   }
 
   // Nobody gets in from here on but through take_to_close(), and who waits is told.
   void close() {
+    if (!origin_.is_here()) return abandon();
     const std::lock_guard guard(mutex_);
     word_.fetch_or(kClosed, std::memory_order_acq_rel);
     wake_all();
   }
-  // The same without a wake: for a forked child, where the mutex may be locked for good.
+  // The same for a forked child.
   void abandon() { word_.fetch_or(kClosed, std::memory_order_relaxed); }
 
   // After close(): waits until no thread is inside, and takes the lock; also from a lease. False
   // when this very thread is inside, in a call that this one interrupted, and at the deadline.
   bool take_to_close(Deadline deadline = Deadline::never()) {
+    if (!origin_.is_here()) return false;
     std::unique_lock guard(mutex_);
     for (;;) {
       const std::uint64_t seen = word_.load(std::memory_order_acquire);
       if (owner(seen) == 0 || (seen & kLeased) != 0) break;
       if (owner(seen) == this_thread() || deadline.passed()) return false;
-      if (deadline.is_never()) {
-        closer_.wait(guard);
-      } else {
-        closer_.wait_for(guard, std::chrono::nanoseconds(deadline.remaining()));
-      }
+      closer_.wait(guard, deadline);
     }
     word_.store(owned_by(this_thread()) | kClosed, std::memory_order_relaxed);
     return true;
@@ -125,6 +124,7 @@ class DirectionLock {
 
   // The view or loan is back: the caller holds the lock again. False when closing took it.
   bool end_lease() {
+    if (!origin_.is_here()) return false;
     const std::lock_guard guard(mutex_);
     const std::uint64_t seen = word_.load(std::memory_order_relaxed);
     if ((seen & kLeased) == 0) return false;
@@ -158,7 +158,7 @@ class DirectionLock {
     std::uint64_t thread;
     bool granted = false;
     Waiter* next = nullptr;
-    std::condition_variable woken = {};
+    Condition woken = {};
   };
 
   // timed_out: the caller queues, and kWaitedFor is set already. ok: it has the lock. With the mutex.
@@ -199,14 +199,11 @@ class DirectionLock {
       } else {
         since_lease = 0;
       }
-      if (next.is_never()) {
-        self.woken.wait(guard);
-      } else {
-        self.woken.wait_for(guard, std::chrono::nanoseconds(next.remaining()));
-      }
+      self.woken.wait(guard, next);
       if (self.granted || !interruption.may_come()) continue;
       guard.unlock();
       const bool stop = interruption.came();
+      if (!origin_.is_here()) return stop ? Status::interrupted : Status::closed;
       guard.lock();
       if (stop) return leave(self, Status::interrupted);
     }
@@ -263,6 +260,7 @@ class DirectionLock {
   }
 
   void lease(std::uint64_t maker) {
+    if (!origin_.is_here()) return;
     const std::lock_guard guard(mutex_);
     leaser_.store(maker, std::memory_order_relaxed);
     told_ = false;
@@ -276,12 +274,13 @@ class DirectionLock {
     closer_.notify_all();
   }
 
+  const Origin origin_;
   std::atomic<std::uint64_t> word_{0};
   std::atomic<std::uint64_t> leaser_{0};
   std::mutex mutex_;
   Waiter* first_ = nullptr;         // the longest waiting
   bool told_ = false;               // a waiter told of the present lease
-  std::condition_variable closer_;  // whoever closes
+  Condition closer_;  // whoever closes
 };
 
 }  // namespace proclink

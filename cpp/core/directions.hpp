@@ -30,6 +30,13 @@ class Directions {
     return status == Status::held && is_closed() ? Status::closed : status;
   }
 
+  // In a forked child, before anything else runs there: it has no part in the channel.
+  void mark_abandoned() {
+    closed_.store(true, std::memory_order_release);
+    sending.abandon();
+    receiving.abandon();
+  }
+
   bool is_closed() const { return closed_.load(std::memory_order_seq_cst); }
   // Whether finish_close() has to be called by whoever has just left.
   bool owes_close() const { return owed_.load(std::memory_order_seq_cst); }
@@ -42,12 +49,6 @@ class Directions {
     sending.close();
     receiving.close();
     return true;
-  }
-
-  void mark_abandoned() {
-    closed_.store(true, std::memory_order_release);
-    sending.abandon();
-    receiving.abandon();
   }
 
   // Until when the closing thread may wait to say goodbye. For that thread alone: it marked the

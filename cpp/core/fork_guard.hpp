@@ -13,4 +13,23 @@ class ForkGuard {
   ~ForkGuard();
 };
 
+// Something of which a forked child must not use its copy, which is told so before anything else runs in
+// the child.
+class ForkedCopy {
+ public:
+  // `tell(of)` may do what a signal handler may.
+  ForkedCopy(void (*tell)(void* of), void* of);
+  ForkedCopy(const ForkedCopy&) = delete;
+  ForkedCopy& operator=(const ForkedCopy&) = delete;
+  ~ForkedCopy();
+
+  static void tell_all();
+
+ private:
+  void (*tell_)(void* of);
+  void* of_;
+  ForkedCopy* next_;
+  ForkedCopy* previous_ = nullptr;
+};
+
 }  // namespace proclink

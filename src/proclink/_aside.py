@@ -14,11 +14,13 @@ import atexit
 import contextlib
 import functools
 import logging
+import os
 import queue
+import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from proclink import _core, _fork
@@ -51,6 +53,7 @@ class Aside:
 
     def later(self, work: Callable[[], object]) -> None:
         """Does something soon. Never waits, and may be called anywhere."""
+        _fork.let_go()
         self._waiting.put(work)
         if not self._runs():
             self._drain()
@@ -63,6 +66,7 @@ class Aside:
             BaseException: What it raised; or what a signal handler raised while this waited for it.
                 It is done all the same then.
         """
+        _fork.let_go()
         if self._thread == _thread.get_ident():
             return work()
         if not may_wait():
@@ -121,11 +125,18 @@ class Aside:
         if not self._only.acquire(blocking=False):
             return
         self._thread = _thread.get_ident()
-        threading.current_thread().name = self._name
+        _core.name_thread(self._name)
         if self._hurried:
             never_wait_here()
+        else:  # for its log records
+            threading.current_thread().name = self._name
         while True:
-            self._do(self._waiting.get())
+            work = self._waiting.get()
+            if self._hurried:
+                self._do(work)
+            else:
+                with _signals_of_the_main_thread():
+                    self._do(work)
 
     def _do(self, work: Callable[[], object]) -> None:
         try:
@@ -175,8 +186,8 @@ class _Outcome(Generic[_Result]):
         return self._result.pop()
 
 
-errands = Aside("proclink-errands", hurried=True)
-reports = Aside("proclink-reports")
+errands = Aside("proclink-errand", hurried=True)
+reports = Aside("proclink-report")
 
 _hurried: set[int] = set()
 
@@ -188,8 +199,40 @@ def start_thread(work: Callable[[], object]) -> None:
         _thread.start_new_thread(work, ())
 
 
+@contextlib.contextmanager
+def _signals_of_the_main_thread() -> Iterator[None]:
+    """For the user's code: processes and threads that it starts would inherit the block of signals.
+
+    Which signals a program blocks, to wait for them, is seen in its main thread. (One that it
+    begins to block in the meantime may still come here.)
+    """
+    blocked = _blocked_in_main_thread()
+    if blocked is None:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _blocked_in_main_thread() -> set[int] | None:
+    """``None`` where the system does not tell (proc_pid_status(5))."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/status", "rb") as status:
+            mask = next(int(line.split()[1], 16) for line in status if line.startswith(b"SigBlk:"))
+    except OSError:
+        return None
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
+
+
 def never_wait_here() -> None:
-    """Says that the calling thread is one that others wait for."""
+    """Says that the calling thread is one that others wait for.
+
+    It does without :mod:`threading`, whose locks the thread that waits may hold, having been
+    interrupted by a signal handler or a finalizer.
+    """
     _hurried.add(_thread.get_ident())
 
 

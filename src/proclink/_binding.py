@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proclink import _address, _core, _fork
+from proclink import _address, _fork
 from proclink._aside import errands
 from proclink._options import Options
 from proclink.transports import transport_for
@@ -25,12 +25,10 @@ class Binding:
         self._gate = gate
         _fork.on_fork(self, Binding._leave_to_parent)
         address = _address.parse(url)
-        transport = transport_for(address)
-        with _fork.no_fork, _core.SignalBlock():
-            transport.prepare()
+        begin = transport_for(address).prepare(address)
 
         def listen() -> None:
-            self._endpoint = transport.listen(address, options, gate)
+            self._endpoint = begin(options, gate)
             self.url = str(self._endpoint.address)
 
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import time
 
 from proclink import _core
 from proclink.transports._contract import Channel, Connection
@@ -97,20 +96,29 @@ class Channels:
         Returns:
             ``False`` when that was begun before.
         """
-        first, self._closed = not self._closed, True
-        self.sending.close()
-        self.receiving.close()
-        self.changes.advance()
+        first = self.shut()
         try:
             self._close_all(timeout)
         finally:  # a signal handler raised: nobody is waited for any more
             self._close_all(0.0)
         return first
 
+    def shut(self) -> bool:
+        """The first step of closing, which waits for nobody: no call goes on.
+
+        Returns:
+            ``False`` when it was done before.
+        """
+        first, self._closed = not self._closed, True
+        self.sending.close()
+        self.receiving.close()
+        self.changes.advance()
+        return first
+
     def _close_all(self, timeout: float | None) -> None:
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else _core.now() + timeout
         while (connection := self.oldest()) is not None:
-            connection.channel.close(None if end is None else max(0.0, end - time.monotonic()))
+            connection.channel.close(None if end is None else max(0.0, end - _core.now()))
             with contextlib.suppress(ValueError):
                 self._connections.remove(connection)
 

@@ -1,7 +1,7 @@
 """The native channels. Statuses and events are told in ``transports/_contract.py``."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from typing_extensions import Buffer
@@ -67,6 +67,15 @@ class LoanLease:
     def exported(self) -> bool:
         """Whether a view of the room is alive."""
 
+def name_thread(name: str) -> None:
+    """Gives the calling thread a name for the system's tools; 15 bytes of it count (Linux)."""
+
+class Origin:
+    """Tells an object from the copy of it that a forked child has."""
+
+    def is_here(self) -> bool:
+        """Whether this was made in this process. Right in a child from the first moment on."""
+
 class ForkRegion:
     """A context manager: a fork and those inside wait for each other, a second at most.
 
@@ -76,13 +85,12 @@ class ForkRegion:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
     def before_fork(self) -> None:
-        """Waits until no other thread is inside, keeps them out, and blocks signals."""
+        """Waits until no other thread is inside, and keeps them out until the fork is over."""
 
-    def after_fork_in_parent(self) -> None:
-        """Lets all in again, and signals through."""
+    def after_fork(self) -> None:
+        """Lets all in again where there was no fork."""
 
-    def after_fork_in_child(self) -> None:
-        """The same where there is no other thread."""
+no_fork: ForkRegion
 
 class SignalBlock:
     """A context manager: no signal but its own faults reaches the calling thread inside.
@@ -92,6 +100,15 @@ class SignalBlock:
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
+
+def call_undisturbed(work: Callable[[], object]) -> None:
+    """Calls it with the signals blocked, and again where a handler raises in it all the same.
+
+    A handler does whose signal had come before. What it raised is raised in the end.
+    """
+
+def now() -> float:
+    """Seconds of the clock that never goes back; tests that freeze time leave it alone."""
 
 class Descriptors:
     """Descriptors on their way to a channel, owned from their first moment; at most eight.

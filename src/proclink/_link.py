@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from proclink import _core, _fork
-from proclink._aside import errands, report, warn_of_unclosed
+from proclink import _core
+from proclink._aside import errands, may_wait, report, warn_of_unclosed
 from proclink._binding import Binding
 from proclink._channels import Channels
 from proclink._core import Event
@@ -99,10 +98,10 @@ class Link:
         "_channel",
         "_channels",
         "_corrupt",
-        "_forked",
         "_last_end",
         "_log",
         "_options",
+        "_origin",
         "_peer",
         "_url",
     )
@@ -119,8 +118,7 @@ class Link:
         self._last_end = _core.PEER_LOST  # how the channel before the present one ended
         self._peer: Peer | None = None
         self._corrupt: str | None = None
-        self._forked = False
-        _fork.on_fork(self, Link._note_fork)
+        self._origin = _core.Origin()
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -410,15 +408,18 @@ class Link:
     # --- the end of a channel, and the next one ---------------------------------------------------
 
     def _check_usable(self, status: int, sent: int = 0) -> None:
-        if self._forked:
-            raise ForkedLink(
-                f"the link {self._url} was made before the fork and belongs to the parent; make "
-                "one in the child"
-            )
+        self._check_origin()
         if self._corrupt is not None:
             raise disconnection(_core.CORRUPT, self._url, self._corrupt, sent)
         if self._channels.closed or (status == _core.CLOSED and not self._channels.waits):
             raise LinkClosed(f"the link {self._url} is closed", sent)
+
+    def _check_origin(self) -> None:
+        if not self._origin.is_here():
+            raise ForkedLink(
+                f"the link {self._url} was made before the fork and belongs to the parent; make "
+                "one in the child"
+            )
 
     def _ended(self, channel: Channel, status: int, sent: int = 0) -> Disconnected:
         """Notes that a channel ended; the error that this is."""
@@ -437,7 +438,7 @@ class Link:
 
     def _await_channel(self, left: float | None, *, sending: bool) -> float | None:
         """Waits until there is a channel; gives the seconds left."""
-        end = None if left is None else time.monotonic() + left
+        end = None if left is None else _core.now() + left
         channels = self._channels
         turns = channels.sending if sending else channels.receiving
         with turns.turn(left) as event:
@@ -445,16 +446,17 @@ class Link:
                 raise entered(self._url, sending=sending)
             while True:
                 seen = channels.changes.count
+                self._check_origin()  # a signal handler that ran in this wait may have forked
                 if channels.closed:
                     raise LinkClosed(f"the link {self._url} is closed")
                 if channels.oldest() is not None:
                     break
-                left = None if end is None else max(0.0, end - time.monotonic())
+                left = None if end is None else max(0.0, end - _core.now())
                 # Who had no turn until now has no time left either.
                 if event is not None or not channels.changes.wait(seen, left):
                     raise TimedOut(f"no peer came to {self._url} in time")
         self._use_channels()
-        return None if end is None else max(0.0, end - time.monotonic())
+        return None if end is None else max(0.0, end - _core.now())
 
     def _use_channels(self) -> None:
         oldest = self._channels.oldest()
@@ -525,11 +527,15 @@ class Link:
                 :class:`MessageTruncated` or, where no message was begun, :class:`PeerLost`.
         """
         check_timeout(timeout)
-        if self._forked:
+        if not self._origin.is_here():
             return
         first = False
         try:
-            first = self._channels.close(timeout)
+            if may_wait():
+                first = self._channels.close(timeout)
+            else:  # a finalizer of the user's, in a thread that others wait for
+                first = self._channels.shut()
+                errands.later(self._channels.close)
         finally:  # also when a signal handler raised
             if self._binding is not None:
                 self._binding.close()
@@ -549,7 +555,7 @@ class Link:
 
     def __del__(self) -> None:
         channels = getattr(self, "_channels", None)
-        if channels is None or self._forked:
+        if channels is None or not self._origin.is_here():
             return
         unclosed = not channels.closed
         # Also what an interrupted close has left. This may run in any thread and in the middle
@@ -563,9 +569,6 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<proclink.Link {self._url} {self.state.value}>"
-
-    def _note_fork(self) -> None:
-        self._forked = True
 
 
 def link_of(url: str, options: Options, connection: Connection) -> Link:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from proclink import _core, _fork
+from proclink import _core
 from proclink._aside import report, warn_of_unclosed
 from proclink._binding import Binding
 from proclink._core import Event
@@ -34,8 +33,7 @@ class Listener:
     def __init__(self, url: str, options: Options) -> None:
         self._options = options
         self._arrivals = _Arrivals()
-        self._forked = False
-        _fork.on_fork(self, Listener._note_fork)
+        self._origin = _core.Origin()
         self._binding = Binding(url, options, self._arrivals)
         self._url = self._binding.url
         report(options.logger, logging.INFO, "listening at %s", self._url)
@@ -58,11 +56,11 @@ class Listener:
             ForkedLink: The listener was made before a fork, in the parent.
         """
         check_timeout(timeout)
-        if self._forked:
-            raise ForkedLink(f"the listener {self._url} belongs to the parent process")
         taken = self._arrivals.take(timeout)
         if isinstance(taken, Connection):
             return link_of(self._url, self._options, taken)
+        if not self._origin.is_here():
+            raise ForkedLink(f"the listener {self._url} belongs to the parent process")
         if taken.status == _core.CLOSED:
             raise LinkClosed(f"the listener {self._url} is closed")
         if taken.status == _core.ENTERED:
@@ -83,7 +81,7 @@ class Listener:
 
     def close(self) -> None:
         """Stops accepting and gives the address back. Accepted links live on."""
-        if self._forked:
+        if not self._origin.is_here():
             return
         first = not self._arrivals.closed
         try:
@@ -105,7 +103,7 @@ class Listener:
         self.close()
 
     def __del__(self) -> None:
-        if not hasattr(self, "_url") or self._forked:
+        if not hasattr(self, "_url") or not self._origin.is_here():
             return
         closed = self._arrivals.closed
         self._arrivals.close()
@@ -116,9 +114,6 @@ class Listener:
     def __repr__(self) -> str:
         return f"<proclink.Listener {self._url}>"
 
-    def _note_fork(self) -> None:
-        self._forked = True
-
 
 class _Arrivals:
     """Clients that were let in and wait for ``accept`` (a ``Gate`` that is always open)."""
@@ -127,6 +122,7 @@ class _Arrivals:
         self._accepting = _core.DirectionLock()
         self._changes = _core.EventCount()
         self._waiting: collections.deque[Connection] = collections.deque()
+        self._origin = _core.Origin()
         self.closed = False
 
     def admit(self) -> bool:
@@ -146,17 +142,18 @@ class _Arrivals:
 
     def take(self, timeout: float | None) -> Connection | Event:
         """The next client, or an event that says why there is none."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else _core.now() + timeout
         with self._accepting.turn(timeout) as event:
             if event is not None:
                 return event
             while True:
                 seen = self._changes.count
-                if self.closed:
+                # A signal handler that ran in this wait may have forked.
+                if self.closed or not self._origin.is_here():
                     return Event(_core.CLOSED, None)
                 if self._waiting:
                     return self._waiting.popleft()
-                left = None if end is None else max(0.0, end - time.monotonic())
+                left = None if end is None else max(0.0, end - _core.now())
                 if not self._changes.wait(seen, left):
                     return Event(_core.TIMED_OUT, None)
 

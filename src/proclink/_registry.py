@@ -17,7 +17,6 @@ import os
 import pwd
 import re
 import stat
-import tempfile
 import time
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def runtime_directory() -> Path:
     if base and os.path.isabs(base) and _is_private(Path(base)):
         directory = Path(base, "proclink")
     else:
-        directory = Path(tempfile.gettempdir(), f"proclink-{os.geteuid()}")
+        directory = Path(_temporary_directory(), f"proclink-{os.geteuid()}")
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     if not _is_private(directory):
@@ -49,6 +48,15 @@ def runtime_directory() -> Path:
             "XDG_RUNTIME_DIR to a private directory"
         )
     return directory
+
+
+def _temporary_directory() -> str:
+    """What ``tempfile.gettempdir()`` finds, whose lock an interrupted thread may hold."""
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    for directory in (*named, "/tmp", "/var/tmp", "/usr/tmp"):  # noqa: S108
+        if directory and os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
+            return os.path.abspath(directory)
+    return os.getcwd()
 
 
 def _is_private(path: Path) -> bool:
@@ -92,7 +100,10 @@ class Claim:
         if self._socket is not None and _identity(self.path) == self._socket:
             self.path.unlink(missing_ok=True)
         # Under the lock: whoever waits for it looks whether the file is still the one it opened.
-        _lock_path(self.path).unlink(missing_ok=True)
+        # After a cleaner of files it may be another owner's.
+        status = os.fstat(self._lock.handles[0])
+        if _identity(_lock_path(self.path)) == (status.st_dev, status.st_ino):
+            _lock_path(self.path).unlink(missing_ok=True)
         self._lock.close()
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import asyncio.log
 import logging
-import threading
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from proclink import _aside, _fork
+from proclink import _aside, _core, _fork
 
 _Result = TypeVar("_Result")
 
@@ -29,7 +29,7 @@ class Supervisor:
 
     def _run(self) -> None:
         _aside.never_wait_here()
-        threading.current_thread().name = "proclink-supervisor"
+        _core.name_thread("proclink-accept")
         self.loop.set_exception_handler(_tell)
         self.loop.run_forever()
 
@@ -63,7 +63,13 @@ _inherited: list[Supervisor] = []
 
 
 def supervisor() -> Supervisor:
-    """The supervisor of this process, started when first asked for."""
+    """The supervisor of this process, started when first asked for.
+
+    Raises:
+        RuntimeError: The interpreter has ended it.
+    """
+    if sys.is_finalizing():
+        raise RuntimeError("nothing can be bound any more: the interpreter is ending")
     # As an errand: there is only one, and no signal handler in the middle of its start.
     return _supervisor or _aside.errands.call(_started)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -49,6 +50,7 @@ class Forked:
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
+        self._handle = os.pidfd_open(self.pid)  # its end is seen by the forkserver first
         self._code: int | None = None
 
     def poll(self) -> int | None:
@@ -67,12 +69,14 @@ class Forked:
             self._code = self._process.exitcode
             if self._code is not None:
                 self._process.close()
+                os.close(self._handle)
         return self._code
 
     def send_signal(self, number: int) -> None:
         """Sends it a signal."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
 
 
 class Child:

@@ -68,7 +68,7 @@ def test_a_fork_at_the_first_use_of_a_scheme(url: str, after: float) -> None:
 @pytest.mark.parametrize("scheme", URLS)
 def test_first_binds_at_once_start_one_thread_of_each(scheme: str) -> None:
     with Program(moments.bind_from_threads, scheme, 4) as child:
-        assert child.hear() == ["proclink-errands", "proclink-reports", "proclink-supervisor"]
+        assert child.hear() == ["proclink-accept", "proclink-errand", "proclink-report"]
         assert child.wait() == 0, child.errors()
 
 

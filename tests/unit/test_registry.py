@@ -117,6 +117,18 @@ def test_somebody_elses_socket_is_not_removed_on_release(place: Path) -> None:
     assert path.read_text() == "theirs"
 
 
+def test_the_lock_of_the_next_owner_is_not_removed(place: Path) -> None:
+    """A cleaner of files has removed the first one's."""
+    first = claim(place / "name", "pipe://name")
+    (place / "name.lock").unlink()
+    second = claim(place / "name", "pipe://name")
+    first.release()
+    with pytest.raises(proclink.AddressInUse):
+        claim(place / "name", "pipe://name")
+    second.release()
+    claim(place / "name", "pipe://name").release()
+
+
 def test_a_refused_claim_holds_nothing(place: Path) -> None:
     (place / "name").write_text("a file")
     descriptors = len(os.listdir("/proc/self/fd"))

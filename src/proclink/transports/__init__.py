@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from proclink import _core, _fork
+from proclink import _fork
 from proclink._address import Address
 from proclink.transports._contract import Transport
 
@@ -20,6 +20,6 @@ _MODULES = {
 
 def transport_for(address: Address) -> Transport:
     """The transport that serves an address."""
-    # An exception of a signal handler in the middle of an import leaves locks of Python's locked.
-    with _fork.no_fork, _core.SignalBlock():
+    _fork.let_go()
+    with _fork.importing():
         return cast(Transport, importlib.import_module(_MODULES[address.scheme]))

@@ -22,12 +22,12 @@ class Patience:
     """The time a connecting end has left, and how long to wait before it tries again."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None else _core.now() + timeout
         self._pause = _FIRST_RETRY
 
     def left(self) -> float | None:
         """Seconds left, ``None`` without an end."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self._end is None else max(0.0, self._end - _core.now())
 
     def pause(self, address: Address, reason: str) -> None:
         """Waits a little.
@@ -67,7 +67,7 @@ def introduce(
     if left is None or left > options.handshake_timeout:
         left = options.handshake_timeout
     # One deadline for all of it: a server that sends a byte now and then gains no time.
-    deadline = time.monotonic() + max(left, _SHORTEST_HANDSHAKE)
+    deadline = _core.now() + max(left, _SHORTEST_HANDSHAKE)
     sock.settimeout(max(left, _SHORTEST_HANDSHAKE))
     hello = Introduction(Kind.HELLO, scheme_number, options.max_message, cpus=cpu_mask())
     try:
@@ -76,7 +76,7 @@ def introduce(
             sock.sendall(_handshake.pack(hello), socket.MSG_NOSIGNAL)
         data = b""
         while len(data) < _handshake.SIZE:
-            sock.settimeout(max(deadline - time.monotonic(), 1e-6))
+            sock.settimeout(max(deadline - _core.now(), 1e-6))
             part = _receive_part(sock, _handshake.SIZE - len(data), descriptors)
             if not part:
                 raise HandshakeFailed(f"the server at {address} hung up during the handshake")

@@ -90,19 +90,22 @@ class Endpoint(Protocol):
         ...
 
 
+class Listen(Protocol):
+    """Starts accepting newcomers."""
+
+    def __call__(self, options: Options, gate: Gate) -> Endpoint: ...
+
+
 class Transport(Protocol):
     """What every module beside this one offers."""
 
-    def prepare(self) -> None:
-        """Imports, in the user's thread, what :meth:`listen` needs.
+    def prepare(self, address: Address) -> Listen:
+        """Imports and looks up, in the user's thread, what it takes to listen at an address.
 
-        ``listen`` itself runs in a thread that others wait for, and so may neither log nor import
-        what is not there yet: both take locks that a user's thread may hold while it waits.
+        The listening itself begins in a thread that others wait for. So it may neither log nor
+        import what is not there yet, as both take locks that a user's thread may hold while it
+        waits, nor ask who may be slow to answer.
         """
-        ...
-
-    def listen(self, address: Address, options: Options, gate: Gate) -> Endpoint:
-        """Starts accepting newcomers."""
         ...
 
     def connect(self, address: Address, options: Options, timeout: float | None) -> Connection:

@@ -16,7 +16,7 @@ from proclink._registry import Claim, claim
 from proclink.transports._accepting import SocketEndpoint
 from proclink.transports._contract import Gate
 from proclink.transports._sockets import Socket, SocketScheme
-from proclink.transports._unix import fits, path_of
+from proclink.transports._unix import fits
 
 _BACKLOG = 512
 
@@ -25,9 +25,8 @@ class UnixEndpoint(SocketEndpoint):
     """A listening Unix socket and the ownership of its name."""
 
     def __init__(
-        self, address: Address, scheme: SocketScheme, options: Options, gate: Gate
+        self, address: Address, path: Path, scheme: SocketScheme, options: Options, gate: Gate
     ) -> None:
-        path = path_of(address)
         try:
             self._claim = claim(path, str(address))
         except ProclinkError:

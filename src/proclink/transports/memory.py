@@ -6,8 +6,8 @@ The same contract as the other transports, back-pressure and goodbyes included, 
 from __future__ import annotations
 
 import collections
+import functools
 import os
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from proclink._errors import AddressInUse, Busy
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience
-from proclink.transports._contract import Connection, Endpoint, Gate
+from proclink.transports._contract import Connection, Endpoint, Gate, Listen
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -213,10 +213,10 @@ class _Clock:
 
     def __init__(self, timeout: float | None) -> None:
         check_timeout(timeout)
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None else _core.now() + timeout
 
     def left(self) -> float | None:
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self._end is None else max(0.0, self._end - _core.now())
 
     def event(self, status: int, detail: int = 0) -> Event:
         return Event(status, self.left(), detail)
@@ -246,12 +246,12 @@ class _MemoryEndpoint:
             _endpoints.pop(self.address.name, None)
 
 
-def prepare() -> None:
+def prepare(address: Address) -> Listen:
     """See :class:`proclink.transports._contract.Transport`."""
+    return functools.partial(_listen, address)
 
 
-def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
-    """See :class:`proclink.transports._contract.Transport`."""
+def _listen(address: Address, options: Options, gate: Gate) -> Endpoint:
     endpoint = _MemoryEndpoint(address, options, gate)
     if _endpoints.setdefault(address.name, endpoint) is not endpoint:
         raise AddressInUse(str(address), os.getpid())

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 
 from proclink._address import Address
-from proclink._fork import new_descriptors
+from proclink._fork import importing, new_descriptors
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience, introduce, ready
-from proclink.transports._contract import Connection, Endpoint, Gate
+from proclink.transports._contract import Connection, Listen
 from proclink.transports._sockets import (
     Offer,
     StreamOffer,
     agree,
     stream_channel,
 )
-from proclink.transports._unix import connect_unix, same_user
+from proclink.transports._unix import connect_unix, path_of, same_user
 
 
 class _Pipe:
@@ -29,17 +30,13 @@ class _Pipe:
         return StreamOffer(options)
 
 
-def prepare() -> None:
+def prepare(address: Address) -> Listen:
     """See :class:`proclink.transports._contract.Transport`."""
-    # Not above: an end that only connects needs none of this, nor asyncio.
-    from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
+    with importing():
+        # Not above: an end that only connects needs none of this, nor asyncio.
+        from proclink.transports._unix_accepting import UnixEndpoint
 
-
-def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
-    """See :class:`proclink.transports._contract.Transport`."""
-    from proclink.transports._unix_accepting import UnixEndpoint
-
-    return UnixEndpoint(address, _Pipe(), options, gate)
+    return functools.partial(UnixEndpoint, address, path_of(address), _Pipe())
 
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience, introduce, ready
-from proclink.transports._contract import Channel, Connection, Endpoint, Gate
+from proclink.transports._contract import Channel, Connection, Listen
 from proclink.transports._sockets import (
     Offer,
     Terms,
     agree,
 )
-from proclink.transports._unix import connect_unix, same_user
+from proclink.transports._unix import connect_unix, path_of, same_user
 
 _RESERVE = 64 * 1024 * 1024
 _NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT}
@@ -109,17 +110,13 @@ class _Shm:
         return _Memory(options)
 
 
-def prepare() -> None:
+def prepare(address: Address) -> Listen:
     """See :class:`proclink.transports._contract.Transport`."""
-    # Not above: an end that only connects needs none of this, nor asyncio.
-    from proclink.transports import _unix_accepting  # noqa: F401 - for listen()
+    with _fork.importing():
+        # Not above: an end that only connects needs none of this, nor asyncio.
+        from proclink.transports._unix_accepting import UnixEndpoint
 
-
-def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
-    """See :class:`proclink.transports._contract.Transport`."""
-    from proclink.transports._unix_accepting import UnixEndpoint
-
-    return UnixEndpoint(address, _Shm(), options, gate)
+    return functools.partial(UnixEndpoint, address, path_of(address), _Shm())
 
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:

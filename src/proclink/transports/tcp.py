@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - which getaddrinfo() imports when it needs it
 import errno
+import functools
 import socket
 
 from proclink._address import Address
@@ -14,11 +16,11 @@ from proclink._errors import (
     HandshakeFailed,
     ProclinkError,
 )
-from proclink._fork import new_descriptors
+from proclink._fork import importing, new_descriptors
 from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience, introduce, ready
-from proclink.transports._contract import Connection, Endpoint, Gate
+from proclink.transports._contract import Connection, Endpoint, Gate, Listen
 from proclink.transports._sockets import (
     Offer,
     Socket,
@@ -65,17 +67,24 @@ def _resolve(
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
 
 
-def prepare() -> None:
+def prepare(address: Address) -> Listen:
     """See :class:`proclink.transports._contract.Transport`."""
-    # Not above: an end that only connects needs none of this, nor asyncio.
-    from proclink.transports import _accepting  # noqa: F401 - for listen()
+    with importing():
+        # Not above: an end that only connects needs none of this, nor asyncio.
+        from proclink.transports import _accepting  # noqa: F401 - for _listen()
+
+    return functools.partial(_listen, address, *_resolve(address, passive=True)[0])
 
 
-def listen(address: Address, options: Options, gate: Gate) -> Endpoint:
-    """See :class:`proclink.transports._contract.Transport`."""
+def _listen(
+    address: Address,
+    family: socket.AddressFamily,
+    sockaddr: tuple[str, int],
+    options: Options,
+    gate: Gate,
+) -> Endpoint:
     from proclink.transports._accepting import SocketEndpoint
 
-    family, sockaddr = _resolve(address, passive=True)[0]
     sock = Socket(family)
     try:
         # A restarted server takes its port back at once; a live listener's is still refused.
