@@ -21,10 +21,10 @@ from typing import IO, Any, Protocol
 from conformance.support import SOON
 
 TESTS = Path(__file__).parent.parent
-ROLES = "faults.roles"
+ROLES = ["faults.roles", "faults.crowds"]
 
 forkserver = multiprocessing.get_context("forkserver")
-forkserver.set_forkserver_preload([ROLES])
+forkserver.set_forkserver_preload(ROLES)
 
 
 def start_forkserver() -> None:
@@ -80,7 +80,7 @@ class Forked:
 
 
 class Child:
-    """A process that runs a function of ``faults.roles``, forked with everything imported.
+    """A process that runs a function of one of the ``ROLES``, forked with everything imported.
 
     The function says things with ``roles.say`` and waits for an answer with ``roles.hear``.
     """
@@ -110,7 +110,7 @@ class Child:
     ) -> Process:
         from faults import roles
 
-        assert role.__module__ == ROLES
+        assert role.__module__ in ROLES
         passed = [Connection(os.dup(stream)) for stream in streams]
         try:
             return Forked(roles.run_forked, role, arguments, environment, passed)
