@@ -17,6 +17,7 @@ import os
 import pwd
 import re
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def runtime_directory() -> Path:
 
 def _temporary_directory() -> str:
     """What ``tempfile.gettempdir()`` finds, whose lock an interrupted thread may hold."""
+    found: str | None = getattr(sys.modules.get("tempfile"), "tempdir", None)
+    if found is not None:
+        return os.path.abspath(found)
     named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     for directory in (*named, "/tmp", "/var/tmp", "/usr/tmp"):  # noqa: S108
         if directory and os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
