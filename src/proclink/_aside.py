@@ -54,9 +54,11 @@ class Aside:
     def later(self, work: Callable[[], object]) -> None:
         """Does something soon. Never waits, and may be called anywhere."""
         _fork.let_go()
-        self._waiting.put(work)
-        if not self._runs():
+        if self._runs():
+            self._waiting.put(work)
+        else:
             self._drain()
+            self._do(work)
 
     def call(self, work: Callable[[], _Result]) -> _Result:
         """Does something, waits for it and gives its result.
@@ -74,12 +76,14 @@ class Aside:
                 "a finalizer that runs in a background thread of proclink cannot open a link; open "
                 "it in a thread of yours"
             )
+        # Not after it is put there: a thread that the interpreter ends in its get() takes it along.
+        if not self._runs():
+            self._drain()
+            return work()
         outcome = _Outcome(work)
         try:
             self._outcomes[outcome] = None
             self._waiting.put(outcome.run)
-            if not self._runs():
-                self._drain()
             return outcome.wait(None)
         finally:
             self._outcomes.pop(outcome, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,9 @@ def test_a_child_comes_out_of_the_wait_in_which_it_was_forked(scheme: str, what:
         assert child.hear() == [0]
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="Python 3.13 ends a child that was not told before the fork"
+)
 def test_a_fork_of_an_embedders(url: str) -> None:
     with Program(forkers.fork_without_the_step_before, url) as child:
         assert child.hear() == 0
