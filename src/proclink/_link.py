@@ -36,6 +36,7 @@ from proclink._loan import Loan
 from proclink._options import Options, check_timeout
 from proclink._peer import Peer
 from proclink._state import State
+from proclink._unique import Unique
 from proclink.transports._contract import Channel, Connection
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _NoChannel:
 _NO_CHANNEL: Any = _NoChannel()
 
 
-class Link:
+class Link(Unique):
     """One end of a two-way, message-oriented link. Made by :func:`bind`, :func:`connect`, `accept`.
 
     A message arrives whole, once, and in order, or not at all. Any number of threads may use a
@@ -105,6 +106,8 @@ class Link:
         "_peer",
         "_url",
     )
+
+    _instead = "pass its address and connect there"
 
     def __init__(
         self, url: str, options: Options, channels: Channels, binding: Binding | None = None

@@ -21,14 +21,17 @@ from proclink._errors import (
 )
 from proclink._link import Link, link_of
 from proclink._options import Options, check_timeout
+from proclink._unique import Unique
 from proclink.transports._contract import Connection
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class Listener:
+class Listener(Unique):
     """Accepts any number of links at one address. Made by :func:`listen`."""
+
+    _instead = "pass its address and connect there"
 
     def __init__(self, url: str, options: Options) -> None:
         self._options = options

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from proclink import _core
 from proclink._errors import LinkClosed
 from proclink._events import disconnection
+from proclink._unique import Unique
 
 if TYPE_CHECKING:
     from proclink._link import Link
 
 
-class Loan:
+class Loan(Unique):
     """Room for one message, from :meth:`proclink.Link.loan`.
 
     As a context manager it gives the room and sends the message at the end of the block, or throws
@@ -28,6 +29,8 @@ class Loan:
     """
 
     __slots__ = ("_lease", "_link", "room")
+
+    _instead = "copy its room, or send it"
 
     def __init__(self, link: Link, lease: _core.LoanLease | bytearray) -> None:
         self._link = link

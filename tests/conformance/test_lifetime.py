@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
+import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,10 @@ from conformance.support import (
 from conformance.transports import TransportUnderTest
 from conftest import MakePair
 from proclink import State
+
+
+def _start_with(thing: object) -> None:
+    multiprocessing.get_context("spawn").Process(target=print, args=(thing,)).start()
 
 
 def test_a_bound_link_and_its_peer(url: str) -> None:
@@ -427,6 +435,43 @@ def test_a_link_is_no_descriptor(pair: Pair) -> None:
 
 
 @pytest.mark.filterwarnings("always::ResourceWarning")
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps, _start_with])
+def test_a_link_is_not_copied(url: str, how: Callable[[object], object]) -> None:
+    with (
+        proclink.listen(url) as listener,
+        proclink.connect(listener.address, timeout=SOON) as client,
+        listener.accept(timeout=SOON) as accepted,
+    ):
+        loan = client.loan(8, timeout=SOON)
+        for thing, advice in (
+            (client, "pass its address"),
+            (accepted, "pass its address"),
+            (listener, "pass its address"),
+            (loan, "copy its room"),
+        ):
+            with pytest.raises(TypeError, match=f"{type(thing).__name__} cannot be.*{advice}"):
+                how(thing)
+        loan.room[:] = b"unharmed"
+        loan.send()
+        assert accepted.recv(timeout=SOON) == b"unharmed"
+
+
+@pytest.mark.parametrize("call", [proclink.bind, proclink.listen, proclink.connect])
+@pytest.mark.parametrize(
+    "name", ["_thread.start_new_thread", "socket.socket"], ids=["threads", "sockets"]
+)
+def test_replaced_threads_or_sockets_are_told(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str, call: Callable[[str], proclink.Link]
+) -> None:
+    class Greened:
+        pass
+
+    Greened.__module__ = "gevent.something"
+    monkeypatch.setattr(name, Greened)
+    with pytest.raises(RuntimeError, match="gevent has replaced"):
+        call(url)
+
+
 def test_a_forgotten_link_warns_and_closes(url: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
