@@ -124,14 +124,9 @@ class ChannelObject {
   nb::object recv_into(nb::handle target, nb::handle seconds) {
     Timeout timeout;
     if (!timeout.parse(seconds.ptr())) throw nb::python_error();
-    Py_buffer buffer;
-    const auto get = [&] {
-      return PyObject_GetBuffer(target.ptr(), &buffer, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS);
-    };
-    if (may_run_python(get) != 0) throw nb::python_error();
-    const auto give = [](Py_buffer* given) { may_run_python([=] { PyBuffer_Release(given); }); };
-    const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> release(&buffer, give);
-    return in_turn(std::nullopt, timeout, [&] { return receive_into(buffer, timeout); });
+    Room room;
+    if (!room.open(target.ptr())) throw nb::python_error();
+    return in_turn(std::nullopt, timeout, [&] { return receive_into(room, timeout); });
   }
 
   bool peer_alive() { return channel_.peer_alive(); }
@@ -242,6 +237,8 @@ class ChannelObject {
       if (!payload.read(PyTuple_GET_ITEM(batch.ptr(), sent))) {
         nb::python_error error;
         flush(timeout);
+        sent -= static_cast<Py_ssize_t>(channel_.unflushed());
+        error.value().attr("add_note")(nb::str("send_many() had sent {} before it").format(sent));
         throw error;
       }
       status = channel_.put(payload.data(), payload.length());
@@ -344,12 +341,12 @@ class ChannelObject {
     }
   }
 
-  nb::object receive_into(const Py_buffer& target, Timeout& timeout) {
+  nb::object receive_into(const Room& target, Timeout& timeout) {
     for (;;) {
       Status status = next(timeout);
       if (status != Status::ok) return event(status, timeout);
       const std::uint64_t length = channel_.message_length();
-      if (length > static_cast<std::uint64_t>(target.len))
+      if (length > target.length())
         return event(Status::too_small, timeout, length);
       // Before the message is taken off: there may be no memory for a number either.
       nb::int_ result(length);
@@ -357,10 +354,10 @@ class ChannelObject {
       if (pending_.is_valid()) {
         status = read(pending_data(), timeout, restart);
         if (status == Status::ok && !restart)
-          std::memcpy(target.buf, pending_data(), static_cast<std::size_t>(length));
+          std::memcpy(target.data(), pending_data(), static_cast<std::size_t>(length));
         if (!goes_on_later(status)) pending_ = nb::object();
       } else {
-        auto* const destination = static_cast<std::byte*>(target.buf);
+        auto* const destination = static_cast<std::byte*>(target.data());
         status = read(destination, timeout, restart);
         if (goes_on_later(status) && channel_.copied() > 0) {
           // The caller's buffer may be gone at the next call.

@@ -83,18 +83,26 @@ inline constexpr Interruption kSignals(handles_signals, signal_raised);
 // A `timeout` argument: None waits for good, 0 only tries, else seconds.
 class Timeout {
  public:
-  // False with an exception set when it is neither None nor a number >= 0.
+  // False with an exception set when it is neither None nor a real number >= 0, of whatever type.
   bool parse(PyObject* timeout) {
     if (timeout == Py_None) return true;
     seconds_ = may_run_python([timeout] { return PyFloat_AsDouble(timeout); });
-    if (seconds_ == -1.0 && PyErr_Occurred()) return false;
+    if (seconds_ == -1.0 && PyErr_Occurred()) {
+      explain(timeout);
+      return false;
+    }
     if (!(seconds_ >= 0.0)) {
-      PyErr_SetString(PyExc_ValueError,
-                      "timeout must be None (wait), 0 (try) or a positive number of seconds");
+      PyErr_Format(PyExc_ValueError, "%s, not %R", kExpected, timeout);
       return false;
     }
     forever_ = false;
     return true;
+  }
+
+  // None, or as a float.
+  nanobind::object seconds() const {
+    if (forever_) return nanobind::none();
+    return nanobind::float_(seconds_);
   }
 
   // Starts the clock at the first call, which a message that is there already never makes.
@@ -116,6 +124,22 @@ class Timeout {
   }
 
  private:
+  static constexpr const char* kExpected =
+      "timeout must be None (wait), 0 (try) or a positive number of seconds";
+
+  // Puts what was expected around the exception that is set.
+  static void explain(PyObject* timeout) {
+    const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
+    if (!too_large && !PyErr_ExceptionMatches(PyExc_TypeError)) return;
+    nanobind::python_error error;
+    if (too_large) {
+      nanobind::raise_from(error, PyExc_ValueError, "%s that fits a float", kExpected);
+    } else {
+      nanobind::raise_from(error, PyExc_TypeError, "%s, not %.100s", kExpected,
+                           Py_TYPE(timeout)->tp_name);
+    }
+  }
+
   double seconds_ = 0.0;
   bool forever_ = true;
   bool started_ = false;

@@ -270,6 +270,23 @@ NB_MODULE(_core_of_one_interpreter, m) {
       .def_ro("left", &Event::left)
       .def_ro("detail", &Event::detail);
 
+  m.def("as_bytes", &as_bytes, "message"_a.none());
+  m.def("count_bytes", &count_bytes, "message"_a.none());
+  m.def("room", &RoomObject::open, "target"_a.none(), nb::rv_policy::take_ownership);
+  nb::class_<RoomObject>(m, "Room")
+      .def("__len__", &RoomObject::length)
+      .def("fill", &RoomObject::fill, "message"_a)
+      .def("__enter__", [](nb::handle self) { return nb::borrow(self); })
+      .def("__exit__", [](RoomObject& self, nb::args) { self.exit(); });
+  m.def(
+      "seconds",
+      [](nb::handle given) {
+        Timeout timeout;
+        if (!timeout.parse(given.ptr())) throw nb::python_error();
+        return timeout.seconds();
+      },
+      "timeout"_a.none());
+
   nb::class_<EventCountObject>(m, "EventCount")
       .def(nb::init<>())
       .def_prop_ro("count", &EventCountObject::count)

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, SupportsFloat, SupportsIndex
 
 from typing_extensions import Buffer
 
@@ -238,6 +238,42 @@ def create_doorbell(descriptors: Descriptors) -> int:
 
 def is_doorbell(handle: int) -> bool:
     """Whether a descriptor received from a peer is one of a doorbell."""
+
+def as_bytes(message: Buffer) -> bytes:
+    """What is sent of an object: ``message`` itself where it is ``bytes``.
+
+    Raises:
+        TypeError: It is not bytes-like, or holds pointers.
+    """
+
+def count_bytes(message: Buffer) -> int:
+    """How many bytes :func:`as_bytes` gives."""
+
+class Room:
+    """Where a message is received into, as a context manager."""
+
+    def __len__(self) -> int: ...
+    def fill(self, message: bytes) -> None:
+        """Writes to its beginning."""
+
+    def __enter__(self) -> Room: ...
+    def __exit__(self, *_: object) -> None: ...
+
+def room(target: Buffer) -> Room:
+    """The memory of an object.
+
+    Raises:
+        BufferError: It is read-only, or not in one piece in C order.
+        TypeError: It is not bytes-like, or holds pointers.
+    """
+
+def seconds(timeout: SupportsFloat | SupportsIndex | None) -> float | None:
+    """A ``timeout`` argument as a float.
+
+    Raises:
+        ValueError: It is negative, not a number, or too large for a float.
+        TypeError: It is neither ``None`` nor a real number.
+    """
 
 class EventCount:
     """Lets threads wait for a change without a lock: take ``count``, look, ``wait``, look again."""

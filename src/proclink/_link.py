@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +34,7 @@ from proclink._events import (
     occupied,
 )
 from proclink._loan import Loan
-from proclink._options import Options, check_timeout
+from proclink._options import LARGEST_MESSAGE, Options
 from proclink._peer import Peer
 from proclink._state import State
 from proclink._unique import Unique
@@ -49,8 +50,7 @@ class _NoChannel:
     """Stands where a channel would while there is none: every call says so at once."""
 
     def _event(self, timeout: float | None) -> Event:
-        check_timeout(timeout)
-        return Event(NOT_CONNECTED, timeout)
+        return Event(NOT_CONNECTED, _core.seconds(timeout))
 
     def send(self, _message: Buffer, timeout: float | None) -> Event:
         return self._event(timeout)
@@ -199,9 +199,12 @@ class Link(Unique):
             >>> with link.loan(8) as room:
             ...     room[:] = b"12345678"
         """
+        size = operator.index(size)
         if size < 0:
             raise ValueError(f"a loan cannot have {size} bytes")
-        check_timeout(timeout)
+        if size > LARGEST_MESSAGE:
+            raise MessageTooLarge(size, self._options.max_message)
+        timeout = _core.seconds(timeout)
         while True:
             channel = self._channel
             if channel is _NO_CHANNEL:
@@ -248,8 +251,7 @@ class Link(Unique):
         raise ended
 
     def _too_large(self, channel: Channel, message: Buffer, sent: int = 0) -> MessageTooLarge:
-        with memoryview(message) as view:
-            return MessageTooLarge(view.nbytes, self._max_send(channel), sent)
+        return MessageTooLarge(_core.count_bytes(message), self._max_send(channel), sent)
 
     def _max_send(self, channel: Channel) -> int:
         connection = self._channels.of(channel)
@@ -332,8 +334,7 @@ class Link(Unique):
         outcome = channel.recv_into(buffer, timeout)
         while not isinstance(outcome, int):
             if outcome.status == _core.TOO_SMALL:
-                with memoryview(buffer) as view:
-                    raise BufferTooSmall(outcome.detail, view.nbytes)
+                raise BufferTooSmall(outcome.detail, _core.count_bytes(buffer))
             left = self._after_recv(channel, outcome)
             channel = self._channel
             outcome = channel.recv_into(buffer, left)
@@ -529,7 +530,7 @@ class Link(Unique):
                 ever. Most often no wait is needed. A peer that took longer hears
                 :class:`MessageTruncated` or, where no message was begun, :class:`PeerLost`.
         """
-        check_timeout(timeout)
+        timeout = _core.seconds(timeout)
         if not self._origin.is_here():
             return
         first = False

@@ -20,7 +20,7 @@ from proclink._errors import (
     TimedOut,
 )
 from proclink._link import Link, link_of
-from proclink._options import Options, check_timeout
+from proclink._options import Options
 from proclink._unique import Unique
 from proclink.transports._contract import Connection
 
@@ -58,7 +58,7 @@ class Listener(Unique):
             InUse: This very thread is in ``accept`` already, and a signal handler called again.
             ForkedLink: The listener was made before a fork, in the parent.
         """
-        check_timeout(timeout)
+        timeout = _core.seconds(timeout)
         taken = self._arrivals.take(timeout)
         if isinstance(taken, Connection):
             return link_of(self._url, self._options, taken)

@@ -78,9 +78,3 @@ def valid_spin(spin: object) -> bool:
 def _check_integer(name: str, value: object, smallest: int, largest: int) -> None:
     if not isinstance(value, int) or not smallest <= value <= largest:
         raise ValueError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raises ``ValueError`` unless ``timeout`` is ``None`` or a number of at least 0."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError("timeout must be None (wait), 0 (try) or a positive number of seconds")

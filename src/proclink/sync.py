@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from proclink import _address
+from proclink import _address, _core
 from proclink._aside import report
 from proclink._binding import Binding
 from proclink._channels import Channels
 from proclink._link import Link, link_of
 from proclink._listener import Listener
-from proclink._options import MEBIBYTE, Options, Spin, check_timeout
+from proclink._options import MEBIBYTE, Options, Spin
 from proclink.transports import transport_for
 
 
@@ -87,7 +87,7 @@ def connect(
         ...     link.send(b"ping")
         ...     reply = link.recv(timeout=1.0)
     """
-    check_timeout(timeout)
+    timeout = _core.seconds(timeout)
     options = Options(max_message, MEBIBYTE, spin, handshake_timeout, logger, max_ring_size)
     address = _address.parse(url)
     connection = transport_for(address).connect(address, options, timeout)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import math
+import mmap
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +41,10 @@ ARRAYS: dict[str, Any] = {
     "strided": VALUES[::2, 1::3],
     "backwards": VALUES[::-1],
     "read-only": np.broadcast_to(VALUES[0], (3, 6)),
+    "dates": np.array(["2020-01-01", "2021-01-01"], "M8[s]"),
+    "strided dates": np.array([1, 2, 3], "m8[ns]")[::2],
+    "record with a date": np.array([(1, 2)], [("OPX&", "M8[ns]"), ("b", "f8")]),
+    "record with odd names": np.array([(1, 2)], [("OPX&", "i8"), ("b", "f8")]),
 }
 
 
@@ -48,6 +55,9 @@ def _bytes_like() -> Iterator[tuple[str, Any, bytes]]:
     yield "memoryview", memoryview(b"abc"), b"abc"
     yield "strided memoryview", memoryview(b"abcdef")[::2], b"ace"
     yield "array.array", array.array("d", [1.5, 2.5]), array.array("d", [1.5, 2.5]).tobytes()
+    yield "ctypes", (ctypes.c_int16 * 2)(1, 2), b"\1\0\2\0"
+    yield "mmap", mmap.mmap(-1, 4), bytes(4)
+    yield "pickle buffer", pickle.PickleBuffer(b"abc"), b"abc"
     yield "empty bytes", b"", b""
     yield "empty bytearray", bytearray(), b""
     yield "empty memoryview", memoryview(b""), b""
@@ -82,6 +92,37 @@ def test_nothing_else_is_sent(flow: Flow, message: Any) -> None:
     with pytest.raises(TypeError):
         flow.sender.send(message, timeout=SOON)
     flow.sender.send(b"after", timeout=SOON)
+    assert flow.receiver.recv(timeout=SOON) == b"after"
+
+
+POINTERS: dict[str, Any] = {
+    "objects": np.array([object()]),
+    "record of objects": np.array([(1, "x")], [("a", "i4"), ("b", "O")]),
+    "record of objects and dates": np.array([(1, "x")], [("a", "M8[s]"), ("b", "O")]),
+    "pointers": (ctypes.POINTER(ctypes.c_int) * 2)(),
+    "addresses": (ctypes.c_void_p * 2)(),
+}
+
+
+@pytest.mark.parametrize("array", POINTERS.values(), ids=POINTERS)
+def test_pointers_are_neither_sent_nor_received(flow: Flow, array: Any) -> None:
+    with pytest.raises(TypeError, match="pointers"):
+        flow.sender.send(array, timeout=SOON)
+    with pytest.raises(TypeError, match="pointers"):
+        flow.sender.send_many([array], timeout=SOON)
+    flow.sender.send(bytes(8), timeout=SOON)
+    with pytest.raises(TypeError, match="pointers"):
+        flow.receiver.recv_into(array, timeout=SOON)
+    assert flow.receiver.recv(timeout=SOON) == bytes(8)
+
+
+def test_a_batch_with_pointers_in_it_tells_what_it_sent(flow: Flow) -> None:
+    with pytest.raises(TypeError, match="pointers") as caught:
+        flow.sender.send_many([b"first", POINTERS["objects"]], timeout=SOON)
+    flow.sender.send(b"after", timeout=SOON)
+    if notes := getattr(caught.value, "__notes__", []):
+        assert notes == ["send_many() had sent 1 before it"]
+        assert flow.receiver.recv(timeout=SOON) == b"first"
     assert flow.receiver.recv(timeout=SOON) == b"after"
 
 
@@ -260,13 +301,21 @@ def test_a_buffer_too_small_leaves_the_message(flow: Flow, size: int) -> None:
         assert flow.receiver.recv(timeout=SOON) == NOISE[:size]
 
 
-@pytest.mark.parametrize("dtype", ["u1", "f8", ">i4", "c16", [("a", "i2"), ("b", "f8")]], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    ["u1", "f8", ">i4", "c16", "M8[s]", [("a", "i2"), ("b", "f8")], [("a", "m8[s]"), ("b", "f8")]],
+    ids=str,
+)
 def test_recv_into_an_array_of_any_kind(flow: Flow, dtype: Any) -> None:
     target: Any = np.zeros((3, 4), dtype)
     data = NOISE[: target.nbytes]
     flow.sender.send(data, timeout=SOON)
     assert flow.receiver.recv_into(target, timeout=SOON) == len(data)
     assert target.tobytes() == data
+    flow.sender.send(data + b"x", timeout=SOON)
+    with pytest.raises(proclink.BufferTooSmall):
+        flow.receiver.recv_into(target, timeout=SOON)
+    flow.receiver.recv(timeout=SOON)
 
 
 def test_recv_into_an_empty_array(flow: Flow) -> None:
@@ -279,8 +328,28 @@ def test_recv_into_an_empty_array(flow: Flow) -> None:
 
 @pytest.mark.parametrize(
     "buffer",
-    [bytes(10), memoryview(bytes(10)), memoryview(bytearray(20))[::2], "text", math.pi],
-    ids=["bytes", "read-only view", "strided view", "str", "float"],
+    [
+        bytes(10),
+        memoryview(bytes(10)),
+        memoryview(bytearray(20))[::2],
+        np.zeros((4, 4), order="F"),
+        np.zeros(8, "M8[s]")[::2],
+        np.broadcast_to(VALUES[0], (3, 6)),
+        "text",
+        math.pi,
+        None,
+    ],
+    ids=[
+        "bytes",
+        "read-only view",
+        "strided view",
+        "Fortran",
+        "dates",
+        "read-only",
+        "str",
+        "float",
+        "None",
+    ],
 )
 def test_recv_into_something_else_leaves_the_message(flow: Flow, buffer: Any) -> None:
     flow.sender.send(b"message", timeout=SOON)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 import proclink
-from proclink._options import LARGEST_MESSAGE, MEBIBYTE, Options, check_timeout
+from proclink import _core
+from proclink._options import LARGEST_MESSAGE, MEBIBYTE, Options
 
 GOOD: list[dict[str, Any]] = [
     {},
@@ -88,12 +93,36 @@ def test_the_defaults() -> None:
     assert options.logger is logging.getLogger("proclink")
 
 
-@pytest.mark.parametrize("timeout", [None, 0, 0.0, 1, 1e-9, 1e300, math.inf, True])
-def test_a_timeout(timeout: float | None) -> None:
-    check_timeout(timeout)
+@pytest.mark.parametrize(
+    "timeout",
+    [None, 0, 0.0, 1, 1e-9, 1e300, math.inf, True, Decimal("0.1"), Fraction(1, 10), np.float32(1)],
+)
+def test_a_timeout(timeout: Any) -> None:
+    seconds = _core.seconds(timeout)
+    if timeout is None:
+        assert seconds is None
+    else:
+        assert seconds == float(timeout)
+        assert type(seconds) is float
 
 
 @pytest.mark.parametrize("timeout", [-1, -1e-9, -math.inf, math.nan])
 def test_a_timeout_that_makes_no_sense(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout"):
-        check_timeout(timeout)
+        _core.seconds(timeout)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [
+        ("1", TypeError),
+        (datetime.timedelta(seconds=1), TypeError),
+        (10**400, ValueError),
+        (-(10**400), ValueError),
+    ],
+    ids=["str", "timedelta", "huge", "-huge"],
+)
+def test_what_is_no_timeout_is_told_with_its_cause(timeout: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"timeout must be None \(wait\), 0 \(try\)") as caught:
+        _core.seconds(timeout)
+    assert caught.value.__cause__ is not None

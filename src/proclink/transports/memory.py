@@ -15,7 +15,7 @@ from proclink import _core, _fork
 from proclink._address import Address
 from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
-from proclink._options import Options, check_timeout
+from proclink._options import Options
 from proclink._peer import Peer
 from proclink.transports._connecting import Patience
 from proclink.transports._contract import Connection, Endpoint, Gate, Listen
@@ -71,7 +71,7 @@ class MemoryChannel:
 
     def send(self, message: Buffer, timeout: float | None) -> Event | None:
         clock = _Clock(timeout)
-        payload = _as_bytes(message)
+        payload = _core.as_bytes(message)
         if self.closed:
             return clock.event(_core.CLOSED)
         with self._sending.turn(timeout) as event:
@@ -103,7 +103,7 @@ class MemoryChannel:
 
     def send_many(self, messages: Iterable[Buffer], timeout: float | None) -> Event | int:
         clock = _Clock(timeout)
-        batch = [_as_bytes(message) for message in messages]
+        batch = [_core.as_bytes(message) for message in messages]
         if self.closed:
             return clock.event(_core.CLOSED)
         with self._sending.turn(timeout) as event:
@@ -171,21 +171,16 @@ class MemoryChannel:
 
     def recv_into(self, target: Buffer, timeout: float | None) -> Event | int:
         clock = _Clock(timeout)
-        with memoryview(target) as view:
-            # Before a message is taken for it.
-            if view.readonly or not view.c_contiguous:
-                raise BufferError("recv_into() needs a writable, contiguous buffer")
+        with _core.room(target) as room:  # before a message is taken for it
             if self.closed:
                 return clock.event(_core.CLOSED)
             with self._receiving.turn(timeout) as event:
                 if event is not None:
                     return event
-                message = self._take(clock, view.nbytes)
+                message = self._take(clock, len(room))
             if not isinstance(message, bytes):
                 return message
-            if message:
-                with view.cast("B") as room:
-                    room[: len(message)] = message
+            room.fill(message)
             return len(message)
 
     def peer_alive(self) -> bool:
@@ -212,18 +207,14 @@ class _Clock:
     """The timeout of one call."""
 
     def __init__(self, timeout: float | None) -> None:
-        check_timeout(timeout)
-        self._end = None if timeout is None else _core.now() + timeout
+        seconds = _core.seconds(timeout)
+        self._end = None if seconds is None else _core.now() + seconds
 
     def left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - _core.now())
 
     def event(self, status: int, detail: int = 0) -> Event:
         return Event(status, self.left(), detail)
-
-
-def _as_bytes(message: Buffer) -> bytes:
-    return message if type(message) is bytes else memoryview(message).tobytes()
 
 
 # --- names ----------------------------------------------------------------------------------------
