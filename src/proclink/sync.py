@@ -70,11 +70,13 @@ def connect(
 
     Args:
         url: See :func:`bind`, which also tells the other arguments.
-        timeout: Seconds to wait for the server to appear, ``None`` for ever, 0 to try once.
+        timeout: Seconds to wait for the server to appear, ``None`` for ever, 0 to try once. What
+            may pass is tried again: no such name yet, a server that hangs up or gives no answer
+            for ``handshake_timeout`` seconds, a host that cannot be reached or is unknown.
         max_ring_size: On ``shm``, the largest ``ring_size`` of the server to adopt, in bytes.
 
     Raises:
-        NoServer: No server answered in time.
+        NoServer: No server answered in time; its cause is that of the last attempt.
         Busy: The address is a one-to-one end and has its peer.
         PeerRefused: One end runs as a user the other does not allow.
         HandshakeFailed: What listens there does not speak proclink, or its rings are larger than

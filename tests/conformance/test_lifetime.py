@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import multiprocessing
 import os
 import pickle
+import socket
 import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -352,6 +355,53 @@ def test_connect_waits_for_a_late_server(transport: TransportUnderTest, url: str
         assert server.recv(timeout=SOON) == b"there you are"
 
 
+def test_a_server_that_restarts_is_missed_by_nobody(
+    transport: TransportUnderTest, url: str
+) -> None:
+    """Whatever a client meets (no name, a hang-up, a close in the middle), it tries again."""
+    if transport.name == "tcp":
+        with proclink.bind(url) as reserved:
+            url = reserved.address
+    over = threading.Event()
+
+    def serve() -> None:
+        for turn in itertools.count():
+            with contextlib.suppress(proclink.TimedOut), proclink.listen(url) as listener:
+                for _ in range(turn % 4):
+                    listener.accept(timeout=0.001).close()
+            if over.is_set():
+                return
+
+    serving = Background(serve)
+    try:
+        for _ in range(100):
+            proclink.connect(url, timeout=SOON).close()
+    finally:
+        over.set()
+        serving.result()
+
+
+@pytest.mark.parametrize(
+    "number", [socket.EAI_AGAIN, socket.EAI_NONAME], ids=["no name server", "no name"]
+)
+def test_a_name_that_is_unknown_yet(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    real = socket.getaddrinfo
+    turns = iter(range(100))
+
+    def resolve(host: str, *arguments: Any, **keywords: Any) -> Any:
+        if host == "later.invalid" and next(turns) < 3:
+            raise socket.gaierror(number, "not yet")
+        return real("127.0.0.1", *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with proclink.listen("tcp://127.0.0.1:0") as listener:
+        url = listener.address.replace("127.0.0.1", "later.invalid")
+        with pytest.raises(proclink.NoServer, match=r"the host is unknown.*not yet") as caught:
+            proclink.connect(url, timeout=0)
+        assert isinstance(caught.value.__cause__, socket.gaierror)
+        proclink.connect(url, timeout=SOON).close()
+
+
 @pytest.mark.parametrize("timeout", [0, 0.01, 0.1])
 def test_nobody_answers(transport: TransportUnderTest, url: str, timeout: float) -> None:
     if transport.name == "tcp":
@@ -361,6 +411,8 @@ def test_nobody_answers(transport: TransportUnderTest, url: str, timeout: float)
         proclink.connect(url, timeout=timeout)
     assert isinstance(caught.value, TimeoutError)
     assert isinstance(caught.value, ConnectionRefusedError)
+    if transport.name != "memory":
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError | FileNotFoundError)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.001, None, float("inf")])

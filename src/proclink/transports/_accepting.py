@@ -120,6 +120,8 @@ class SocketEndpoint:
             self._answer(sock, Answer.OTHER_TRANSPORT)
             raise HandshakeFailed("it uses another transport")
         if not await self._admit():
+            if self._gate.closed:  # no answer: it tries again, at the next one's perhaps
+                raise ConnectionFailed("the address was given back meanwhile")
             self._answer(sock, Answer.BUSY)
             raise ConnectionFailed("there is a peer already")
         try:

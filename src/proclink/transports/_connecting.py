@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 
 from proclink import _core, _handshake
 from proclink._address import Address
@@ -12,10 +13,15 @@ from proclink._errors import HandshakeFailed, NoServer, ProclinkError
 from proclink._handshake import Introduction, Kind
 from proclink._options import Options
 from proclink._spin import cpu_mask
+from proclink.transports._contract import Connection
 
-_SHORTEST_HANDSHAKE = 1.0
+_SHORTEST_HANDSHAKE = 0.5
 _FIRST_RETRY = 0.001
 _LONGEST_RETRY = 0.05
+
+
+class Passing(Exception):
+    """What keeps an attempt from its end and may be over soon: a server that restarts, say."""
 
 
 class Patience:
@@ -29,7 +35,7 @@ class Patience:
         """Seconds left, ``None`` without an end."""
         return None if self._end is None else max(0.0, self._end - _core.now())
 
-    def pause(self, address: Address, reason: str) -> None:
+    def pause(self, address: Address, passing: Passing) -> None:
         """Waits a little.
 
         Raises:
@@ -37,11 +43,28 @@ class Patience:
         """
         left = self.left()
         if left is not None and left <= 0:
-            raise NoServer(f"no server answered at {address}: {reason}")
+            error = NoServer(f"no server answered at {address}: {passing}")
+            raise error from passing.__cause__
         # Nothing tells when a name appears, on any platform, so this looks again: soon, then less
         # and less often.
         time.sleep(self._pause if left is None else min(self._pause, left))
         self._pause = min(self._pause * 2, _LONGEST_RETRY)
+
+
+def keep_trying(
+    address: Address, timeout: float | None, attempt: Callable[[Patience], Connection]
+) -> Connection:
+    """Makes attempts, at least one, until one comes to something or the time is up.
+
+    Raises:
+        NoServer: The time is up; its text and its cause are those of the last attempt.
+    """
+    patience = Patience(timeout)
+    while True:
+        try:
+            return attempt(patience)
+        except Passing as passing:
+            patience.pause(address, passing)
 
 
 def introduce(
@@ -59,10 +82,9 @@ def introduce(
 
     Raises:
         ConnectionFailed: The bound end refused, or does not speak proclink.
-        NoServer: It did not answer in time.
+        Passing: It hung up, or did not answer in time.
     """
-    # The caller's timeout is for the server to appear. It has appeared, so it gets the time to
-    # answer even when none is left.
+    # A server that is there gets a moment to answer even when no time is left.
     left = patience.left()
     if left is None or left > options.handshake_timeout:
         left = options.handshake_timeout
@@ -79,15 +101,17 @@ def introduce(
             sock.settimeout(max(deadline - _core.now(), 1e-6))
             part = _receive_part(sock, _handshake.SIZE - len(data), descriptors)
             if not part:
-                raise HandshakeFailed(f"the server at {address} hung up during the handshake")
+                raise Passing("it hung up during the handshake")
             data += part
             if not _handshake.looks_right(data):
                 raise HandshakeFailed(f"the program at {address} does not speak proclink")
         welcome = _handshake.unpack(data, Kind.WELCOME)
     except ProclinkError:
         raise
-    except TimeoutError:
-        raise NoServer(f"the server at {address} did not answer in time") from None
+    except TimeoutError as error:
+        raise Passing("it is there, and did not answer in time") from error
+    except ConnectionError as error:
+        raise Passing(f"it hung up during the handshake ({error.strerror})") from error
     except OSError as error:
         raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
     refused = _handshake.refusal(welcome, str(address))
@@ -105,13 +129,13 @@ def _receive_part(sock: socket.socket, size: int, descriptors: _core.Descriptors
     return descriptors.receive(sock.fileno(), size)
 
 
-def ready(sock: socket.socket, scheme_number: int, address: Address) -> None:
+def ready(sock: socket.socket, scheme_number: int) -> None:
     """Ends the handshake.
 
     Raises:
-        HandshakeFailed: The bound end went away meanwhile.
+        Passing: The bound end went away meanwhile.
     """
     try:
         sock.sendall(_handshake.pack(Introduction(Kind.READY, scheme_number)), socket.MSG_NOSIGNAL)
-    except OSError as error:
-        raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
+    except ConnectionError as error:
+        raise Passing(f"it hung up during the handshake ({error.strerror})") from error

@@ -72,6 +72,11 @@ class Gate(Protocol):
         """Fills the reserved place."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is let in any more."""
+        ...
+
     def close(self) -> object:
         """Lets nobody in any more, and lets go of those inside. Again does nothing."""
         ...

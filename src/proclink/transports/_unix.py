@@ -12,7 +12,7 @@ from proclink._errors import AddressBlocked, ConnectionFailed, PeerRefused
 from proclink._fork import new_descriptors
 from proclink._peer import Peer, peer_of_unix_socket
 from proclink._registry import socket_path
-from proclink.transports._connecting import Patience
+from proclink.transports._connecting import Passing
 from proclink.transports._sockets import Socket
 
 _LONGEST_SOCKET_ADDRESS = 107  # bytes, unix(7)
@@ -56,31 +56,29 @@ def same_user(sock: socket.socket) -> Peer:
     return peer
 
 
-def connect_unix(address: Address, patience: Patience) -> socket.socket:
-    """A connected socket, once a server listens.
+def connect_unix(address: Address) -> socket.socket:
+    """A connected socket.
 
     Raises:
-        NoServer: None did in time.
+        Passing: No server listens.
         AddressBlocked: Something that is no socket is in the way.
     """
     path = path_of(address)
-    while True:
-        sock = Socket(socket.AF_UNIX)
-        try:
-            # A full backlog makes a blocking connect wait without end.
-            sock.setblocking(False)
-            _connect(sock, path)
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.ECONNREFUSED and not path.is_socket() and path.exists():
-                raise AddressBlocked(f"{path} is not a socket") from None
-            if error.errno == errno.EACCES:
-                raise PeerRefused(f"{path} does not let this user in") from None
-            if error.errno not in _NOBODY_THERE:
-                raise ConnectionFailed(f"cannot connect to {path}: {error.strerror}") from error
-            patience.pause(address, error.strerror or str(error))
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
+    sock = Socket(socket.AF_UNIX)
+    try:
+        # A full backlog makes a blocking connect wait without end.
+        sock.setblocking(False)
+        _connect(sock, path)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.ECONNREFUSED and not path.is_socket() and path.exists():
+            raise AddressBlocked(f"{path} is not a socket") from None
+        if error.errno == errno.EACCES:
+            raise PeerRefused(f"{path} does not let this user in") from None
+        if error.errno not in _NOBODY_THERE:
+            raise ConnectionFailed(f"cannot connect to {path}: {error.strerror}") from error
+        raise Passing(error.strerror or str(error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock

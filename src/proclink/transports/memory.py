@@ -17,7 +17,7 @@ from proclink._core import Event
 from proclink._errors import AddressInUse, Busy
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink.transports._connecting import Patience
+from proclink.transports._connecting import Passing, keep_trying
 from proclink.transports._contract import Connection, Endpoint, Gate, Listen
 
 if TYPE_CHECKING:
@@ -251,9 +251,13 @@ def _listen(address: Address, options: Options, gate: Gate) -> Endpoint:
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
-    patience = Patience(timeout)
-    while (endpoint := _endpoints.get(address.name)) is None:
-        patience.pause(address, "there is no such name in this process")
+    return keep_trying(address, timeout, lambda _: _attempt(address, options))
+
+
+def _attempt(address: Address, options: Options) -> Connection:
+    endpoint = _endpoints.get(address.name)
+    if endpoint is None:
+        raise Passing("there is no such name in this process")
     there, back = (_Direction(endpoint.options.ring_size) for _ in range(2))
     max_send = min(options.max_message, endpoint.options.max_message)
     peer = Peer(os.getpid(), os.geteuid(), os.getegid())
@@ -269,6 +273,8 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
             if event is None and not delivered:
                 endpoint.gate.withdraw()
     if not delivered:
+        if endpoint.gate.closed:
+            raise Passing("it is closing")
         raise Busy(f"{address} is a one-to-one end and has its peer already")
     return ours
 

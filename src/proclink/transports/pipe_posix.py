@@ -9,7 +9,7 @@ from proclink._address import Address
 from proclink._fork import importing, new_descriptors
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink.transports._connecting import Patience, introduce, ready
+from proclink.transports._connecting import Patience, introduce, keep_trying, ready
 from proclink.transports._contract import Connection, Listen
 from proclink.transports._sockets import (
     Offer,
@@ -41,10 +41,13 @@ def prepare(address: Address) -> Listen:
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
-    patience = Patience(timeout)
-    with connect_unix(address, patience) as sock:
-        peer = same_user(sock)
-        welcome = introduce(sock, _Pipe.number, address, options, patience, new_descriptors())
-        ready(sock, _Pipe.number, address)
-        terms = agree(options, welcome)
-        return Connection(stream_channel(sock, options, terms), peer, terms.max_send)
+
+    def attempt(patience: Patience) -> Connection:
+        with connect_unix(address) as sock:
+            peer = same_user(sock)
+            welcome = introduce(sock, _Pipe.number, address, options, patience, new_descriptors())
+            ready(sock, _Pipe.number)
+            terms = agree(options, welcome)
+            return Connection(stream_channel(sock, options, terms), peer, terms.max_send)
+
+    return keep_trying(address, timeout, attempt)

@@ -13,7 +13,7 @@ from proclink._errors import HandshakeFailed, SharedMemoryFull
 from proclink._handshake import DESCRIPTORS
 from proclink._options import Options
 from proclink._peer import Peer
-from proclink.transports._connecting import Patience, introduce, ready
+from proclink.transports._connecting import Patience, introduce, keep_trying, ready
 from proclink.transports._contract import Channel, Connection, Listen
 from proclink.transports._sockets import (
     Offer,
@@ -121,10 +121,13 @@ def prepare(address: Address) -> Listen:
 
 def connect(address: Address, options: Options, timeout: float | None) -> Connection:
     """See :class:`proclink.transports._contract.Transport`."""
-    patience = Patience(timeout)
+    return keep_trying(address, timeout, lambda patience: _attempt(address, options, patience))
+
+
+def _attempt(address: Address, options: Options, patience: Patience) -> Connection:
     descriptors = _fork.new_descriptors()
     try:
-        with connect_unix(address, patience) as sock:
+        with connect_unix(address) as sock:
             peer = same_user(sock)
             welcome = introduce(
                 sock, _Shm.number, address, options, patience, descriptors, DESCRIPTORS
@@ -144,7 +147,7 @@ def connect(address: Address, options: Options, timeout: float | None) -> Connec
                     f"the memory that {address} sent is not sealed and allocated memory of the "
                     "agreed size"
                 ) from error
-            ready(sock, _Shm.number, address)
+            ready(sock, _Shm.number)
             terms = agree(options, welcome)
             channel = _channel(segment, descriptors, sock, peer, options, terms, creator=False)
             return Connection(channel, peer, terms.max_send)
