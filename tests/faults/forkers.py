@@ -176,7 +176,8 @@ def _fork_in(call: Callable[[float | None], object]) -> int:
     signal.signal(signal.SIGALRM, fork)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.005)
-        call(None)
+        while True:  # there may be room still
+            call(None)
     except proclink.ForkedLink:
         os._exit(0)
     except _InParent:
