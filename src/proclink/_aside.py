@@ -135,12 +135,14 @@ class Aside:
         else:  # for its log records
             threading.current_thread().name = self._name
         while True:
-            work = self._waiting.get()
             if self._hurried:
-                self._do(work)
+                self._do(self._waiting.get())
             else:
-                with _signals_of_the_main_thread():
-                    self._do(work)
+                self._do_for_the_user(self._waiting.get())
+
+    def _do_for_the_user(self, work: Callable[[], object]) -> None:
+        with _signals_of_the_main_thread():
+            self._do(work)
 
     def _do(self, work: Callable[[], object]) -> None:
         try:
