@@ -110,11 +110,11 @@ BUILDS += $(1)/.build-$(2)
 endef
 $(foreach p,$(PYTHONS),$(eval $(call python_rules,$(call field,$(p),1),$(call field,$(p),2),$(call field,$(p),3))))
 
-# As many builds at once as there are cores, each with as many compilers: every
-# build has parts that only one compiler can do.
+# Twice as many builds at once as there are cores, each with as many compilers as there are: every
+# build has parts that only one compiler can do, and on a busy machine more of them get more of it.
 .PHONY: prepare prepared
 prepare: | $(if $(PYTHONS),,.venv/.env-)
-	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$(nproc) --output-sync=target prepared
+	+@$(MAKE) --no-print-directory SIDE_BY_SIDE=1 --jobs $$((2 * $$(nproc))) --output-sync=target prepared
 prepared: $(BUILDS) $(FLAVOURS:%=build-cpp-%)
 
 # Without a usable Python: says why, and fails.
