@@ -112,6 +112,8 @@ class Link(Unique):
     def __init__(
         self, url: str, options: Options, channels: Channels, binding: Binding | None = None
     ) -> None:
+        # First: a signal handler may run in it, and raise; without channels nothing needs an end.
+        self._origin = _core.Origin()
         self._url = url
         self._options = options
         self._log = options.logger
@@ -121,7 +123,6 @@ class Link(Unique):
         self._last_end = _core.PEER_LOST  # how the channel before the present one ended
         self._peer: Peer | None = None
         self._corrupt: str | None = None
-        self._origin = _core.Origin()
 
     # --- sending ----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -12,6 +13,7 @@ import pytest
 
 import proclink
 from conformance.support import wait_for
+from proclink import _core
 
 ROUNDS = 60
 
@@ -58,6 +60,40 @@ def test_an_interrupted_bind_or_close_leaves_nothing(
                 made.close()
             wait_for(lambda: _free(url), "the address")
     assert interrupted > 0
+
+
+@pytest.mark.parametrize("make", [proclink.bind, proclink.listen], ids=["bind", "listen"])
+def test_a_bind_that_fails_at_any_step_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    make: Callable[[str], proclink.Link | proclink.Listener],
+) -> None:
+    """A handler may run, and raise, as each thing is made that a forked child must not use."""
+    real = _core.Origin
+    thread = threading.get_ident()  # in no other one do handlers run
+    made = 0
+    for failing in range(100):
+        left = [failing]
+
+        def origin(left: list[int] = left) -> _core.Origin:
+            if threading.get_ident() == thread:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Stop
+            return real()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_core, "Origin", origin)
+            try:
+                make(url).close()
+                made += 1
+            except Stop:
+                pass
+        wait_for(lambda: _free(url), "the address")
+        if left[0] >= 0:
+            break
+    assert made > 0
+    assert failing > 1
 
 
 def _free(url: str) -> bool:
