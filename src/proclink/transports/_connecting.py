@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -113,6 +114,8 @@ def introduce(
     except ConnectionError as error:
         raise Passing(f"it hung up during the handshake ({error.strerror})") from error
     except OSError as error:
+        if error.errno == errno.ENOTCONN:  # after a reset that was told already
+            raise Passing("it hung up during the handshake") from error
         raise HandshakeFailed(f"the handshake with {address} failed: {error}") from error
     refused = _handshake.refusal(welcome, str(address))
     if refused is not None:

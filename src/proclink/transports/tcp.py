@@ -43,6 +43,7 @@ _NOBODY_THERE = {
     errno.ENETDOWN,
     errno.EADDRNOTAVAIL,
     errno.ECONNRESET,
+    errno.ENOTCONN,  # after a reset that came at once
     errno.ETIMEDOUT,
 }
 _UNKNOWN_YET = {socket.EAI_AGAIN, socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)}
